@@ -1,0 +1,55 @@
+# The index of this repository: `make` lists what it can do. Everything sets itself up in .venv first.
+
+PYTHON  ?= python3
+VENV    ?= .venv
+PROFILE ?= quick
+RUNS    ?= results/runs
+RECORDS ?= results/records
+
+# One thread per process: runs stand side by side, one to a core, and their seconds are compared.
+export OMP_NUM_THREADS ?= 1
+
+BIN   := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help setup test lint data reproduce figures clean
+
+help:  ## list these targets
+	@echo "make TARGET [PYTHON=python3.12] [PROFILE=quick|full] [JOBS=n]"
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: $(STAMP)  ## install the locked versions and this package into .venv
+	@:
+
+$(STAMP): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "The locked versions need Python 3.11 or newer, and '$(PYTHON)' is not: name another, as in"; \
+	  echo "  make setup PYTHON=python3.12"; \
+	  echo "The package itself runs on Python 3.10 too: pip install -e '.[train,wandb,dev]'"; \
+	  exit 1; }
+	@$(BIN)/python -m pip --version > /dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
+	$(BIN)/python -m pip install --quiet --requirement requirements.lock
+	$(BIN)/python -m pip install --quiet --no-deps --editable .
+	@touch $@
+
+test: setup  ## run the tests
+	$(BIN)/python -m pytest -q
+
+lint: setup  ## check style and formatting
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+data: setup  ## fetch the data sets, or say where RAIS_DATA has to point
+	$(BIN)/python scripts/fetch_data.py
+
+reproduce: setup  ## train what the figures need and draw them (PROFILE=quick: at most 15 minutes; full: all)
+	$(BIN)/python scripts/reproduce.py --profile $(PROFILE) --runs $(RUNS) $(if $(JOBS),--jobs $(JOBS))
+
+figures: setup  ## draw figures and tables from the committed records, and the README's table
+	$(BIN)/python scripts/plot.py --records $(RECORDS) --out results --readme README.md
+
+clean:  ## remove caches and results/runs, never the committed records
+	rm -rf results/runs .pytest_cache .ruff_cache build outputs multirun src/*.egg-info
+	find src scripts tests -name __pycache__ -type d -prune -exec rm -rf {} +

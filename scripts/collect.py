@@ -1,0 +1,92 @@
+"""Copy finished runs from results/runs into the committed records: `python scripts/collect.py`.
+
+A run is taken when its status is done or diverged and its code was committed; every other one is refused with a
+line that says why. Nothing in the records is ever overwritten. The exit code is 1 where a run was refused.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rais.load import COMPLETE, RecordError, read_run, run_folders
+
+FILES = ("record.csv", "meta.json", "norms.csv")
+
+Key = tuple[str, str, int, bool]
+
+
+def collect(runs: Path, records: Path) -> tuple[list[Path], list[Path], dict[Path, str]]:
+    """Copy what can be taken: the folders copied, those that were there already, and why others were refused."""
+    keys, refused = {}, {}
+    folders = run_folders(runs)
+    if not folders:
+        raise RecordError(f"no runs under {runs}: make some with `make reproduce`, or name their folder with --runs")
+    for folder in folders:
+        try:
+            keys[folder] = _check(folder)
+        except RecordError as error:
+            refused[folder] = str(error)
+    held = {_key(read_run(folder)[0]): folder for folder in run_folders(records)}
+    times = Counter(keys.values())
+    copied, present = [], []
+    for folder, key in keys.items():
+        target = records / folder.relative_to(runs)
+        holder = held.get(key, target)
+        if times[key] > 1:
+            refused[folder] = f"{times[key]} runs of this task, arm and seed: delete the others"
+        elif holder != target:
+            refused[folder] = f"the records hold another run of this task, arm and seed: delete {holder} first"
+        elif not target.exists():
+            shutil.copytree(folder, target, ignore=lambda _, names: set(names) - set(FILES))
+            copied.append(target)
+        elif _contents(folder) == _contents(target):
+            present.append(target)
+        else:
+            refused[folder] = f"the records hold other results of this run: delete {target} first"
+    return copied, present, refused
+
+
+def _check(folder: Path) -> Key:
+    """The key of the run in `folder`. Raises RecordError, with the reason and the cure, for a run not to be taken."""
+    run, _, _ = read_run(folder)
+    if run["status"] not in COMPLETE:
+        raise RecordError(f"it is {run['status']}: run it again: {run['command']}")
+    if run["dirty"] is not False:
+        raise RecordError(f"its code was not committed: commit, delete the folder and run again: {run['command']}")
+    return _key(run)
+
+
+def _key(run: dict[str, Any]) -> Key:
+    """What the records may hold once: (task, arm, seed, diagnostic)."""
+    return run["task"], run["arm"], run["seed"], run["diagnostic"]
+
+
+def _contents(folder: Path) -> dict[str, bytes]:
+    return {name: (folder / name).read_bytes() for name in FILES if (folder / name).exists()}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--runs", type=Path, default=Path("results/runs"), help="where runs were written")
+    parser.add_argument("--records", type=Path, default=Path("results/records"), help="where they are kept")
+    options = parser.parse_args(arguments)
+    try:
+        copied, present, refused = collect(options.runs, options.records)
+    except (RecordError, OSError) as error:
+        raise SystemExit(f"collect: {error}") from error
+    for folder in copied:
+        print(f"copied: {folder}")
+    for folder, reason in refused.items():
+        print(f"refused: {folder}: {reason}")
+    print(f"{len(copied)} copied, {len(present)} already there, {len(refused)} refused")
+    return 1 if refused else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

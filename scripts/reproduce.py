@@ -1,0 +1,254 @@
+"""Train what the figures need and draw them: the work behind `make reproduce`.
+
+A profile, conf/profile/NAME.yaml, names experiments, seeds and arms. Their runs are listed with the minutes
+they will take, those whose record is complete are left out, and the others are trained side by side, each on
+a core of its own. Figures and tables of these runs follow, with their speed-ups beside the committed ones.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from hydra import compose, initialize_config_dir
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import OmegaConf
+
+from rais import config, data, record, stats
+from side_by_side import Job, cores, expected_minutes, run_all
+
+ROOT = Path(__file__).resolve().parents[1]
+CONF = ROOT / "conf"
+OUT = Path("results/reproduction")
+SPEEDUP = Path("tables/speedup.csv")
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training run: its place among the others, its overrides and the run whose multiplier it replays."""
+
+    task: str
+    arm: str
+    seed: int
+    overrides: tuple[str, ...]
+    minutes: float
+    config: config.Config
+    replays: str | None = None
+
+    @property
+    def name(self) -> str:
+        return f"{self.task}/{self.arm}/seed{self.seed}"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The runs of a profile, the state of each (complete, to train or skipped) by name, and why a task is skipped."""
+
+    runs: tuple[Run, ...]
+    states: dict[str, str]
+    skipped: dict[str, str]
+
+    @property
+    def missing(self) -> list[Run]:
+        return [run for run in self.runs if self.states[run.name] == "to train"]
+
+
+def read_profile(name: str) -> dict[str, Any]:
+    """The seeds and stages of conf/profile/`name`.yaml; SystemExit naming the valid ones for another."""
+    path = CONF / "profile" / f"{name}.yaml"
+    if not path.is_file():
+        valid = ", ".join(sorted(p.stem for p in path.parent.glob("*.yaml")))
+        raise SystemExit(f"reproduce: there is no profile {name!r}: choose one of {valid}")
+    profile = OmegaConf.to_container(OmegaConf.load(path))
+    assert isinstance(profile, dict)
+    return profile
+
+
+def make_plan(profile: dict[str, Any], runs: str) -> Plan:
+    """Compose every run of a profile's stages with the record root `runs`, and look at what is there already.
+
+    Runs are in the order of the stages, then of the seeds; one that two experiments share is listed once.
+    Data are fetched here, before runs side by side could fetch them twice.
+    """
+    found: dict[str, Run] = {}
+    for stage in profile["stages"]:
+        for run in expand(stage, profile["seeds"], runs):
+            found.setdefault(run.name, run)
+    planned = tuple(name_source(run, found) for run in found.values())
+    incomplete = [run for run in planned if record.find_complete(run.config) is None]
+    problems = {name: data_problem(name) for name in {run.config.data.name for run in incomplete}}
+    skipped = {run.task: why for run in incomplete if (why := problems[run.config.data.name])}
+    states = {run.name: "complete" for run in planned}
+    states |= {run.name: "skipped" if run.task in skipped else "to train" for run in incomplete}
+    return Plan(planned, states, skipped)
+
+
+def expand(stage: dict[str, Any], seeds: Sequence[int], runs: str) -> list[Run]:
+    """Every run in the grid of a stage's experiment, one whole seed after the other.
+
+    The grid is the experiment's `hydra.sweeper.params`, with the profile's seeds in place of its own.
+    """
+    common = [f"experiment={stage['experiment']}", *stage.get("overrides", []), f"runs={runs}"]
+    grid = compose("config", common, return_hydra_config=True).hydra.sweeper.params
+    sweeps = OverridesParser.create().parse_overrides([f"{k}={v}" for k, v in grid.items() if k != "seed"])
+    choices = [
+        [f"{s.get_key_element()}={value}" for value in s.sweep_string_iterator()]
+        if s.is_sweep_override()
+        else [str(s.input_line)]
+        for s in sweeps
+    ]
+    found = []
+    for choice in itertools.product(*choices):
+        composed = compose("config", [*common, *choice])
+        for seed in seeds:
+            composed.seed = seed
+            cfg, overrides = config.from_hydra(composed), (*common, *choice, f"seed={seed}")
+            found.append(Run(cfg.task, config.arm(cfg), seed, overrides, float(stage["minutes"]), cfg))
+    return sorted(found, key=lambda run: run.seed)
+
+
+def name_source(run: Run, planned: dict[str, Run]) -> Run:
+    """A replay with the very run of the plan as its source, whatever lies beside that; any other run as it is."""
+    name = f"{run.task}/rais/seed{run.seed}"
+    if run.config.gain.mode != "replay" or name not in planned:
+        return run
+    run.config.gain.record = str(record.folder_of(planned[name].config))
+    return replace(run, overrides=(*run.overrides, f"gain.record={run.config.gain.record}"), replays=name)
+
+
+def data_problem(name: str) -> str | None:
+    """Why the data set `name` cannot be had, with the cure; None where it is there."""
+    try:
+        data.load(name)
+    except data.DataUnavailable as error:
+        return str(error)
+    return None
+
+
+def print_plan(plan: Plan, workers: int) -> None:
+    print(f"{len(plan.runs)} runs, {len(plan.missing)} of them to train, at most {workers} side by side")
+    for task, arm in dict.fromkeys((run.task, run.arm) for run in plan.runs):
+        group = [run for run in plan.runs if (run.task, run.arm) == (task, arm)]
+        for state in dict.fromkeys(plan.states[run.name] for run in group):
+            runs = [run for run in group if plan.states[run.name] == state]
+            seeds = ",".join(str(run.seed) for run in runs)
+            minutes = f"{len(runs)} x {runs[0].minutes:g} min" if state == "to train" else ""
+            print(f"  {task:<11} {arm:<24} seed {seeds:<10} {state:<9} {minutes}".rstrip())
+    for task, why in plan.skipped.items():
+        print(f"skipped: {task}: {why}")
+
+
+def train(plan: Plan, runs: str, workers: int) -> list[str]:
+    """Train the runs that are missing; return the names of those that left no complete record."""
+    missing = {run.name: run for run in plan.missing}
+    jobs = [
+        Job(
+            name,
+            (sys.executable, "scripts/train.py", *run.overrides),
+            Path(runs) / "logs" / f"{name.replace('/', '-')}.log",
+            run.minutes,
+            run.replays,
+        )
+        for name, run in missing.items()
+    ]
+    print(f"expected: about {expected_minutes(jobs, workers):.0f} min of training", flush=True)
+
+    def outcome(job: Job) -> str | None:
+        folder = record.find_complete(missing[job.name].config)
+        return folder and json.loads((folder / "meta.json").read_text(encoding="utf-8"))["status"]
+
+    return [name for name, word in run_all(jobs, workers, outcome).items() if word is None]
+
+
+def gather(plan: Plan) -> Path:
+    """Copy the complete records of the plan's runs, and no other run that lies beside them, for drawing."""
+    records = OUT / "records"
+    shutil.rmtree(OUT, ignore_errors=True)
+    for run in plan.runs:
+        if folder := record.find_complete(run.config):
+            shutil.copytree(folder, records / folder.relative_to(run.config.runs))
+    return records
+
+
+def draw(records: Path) -> bool:
+    """Draw figures and tables from `records` and print where they are; return whether that worked."""
+    command = [sys.executable, "scripts/plot.py", "--records", str(records), "--out", str(OUT)]
+    return subprocess.run(command, check=False).returncode == 0
+
+
+def print_speedups() -> None:
+    """Print the speed-ups just measured, in examples and seconds, beside the committed ones."""
+    here, committed = read_speedups(OUT / SPEEDUP), read_speedups(Path("results") / SPEEDUP)
+    print(f"\n{'task':<11} {'arm':<24} {'speed-up in':<11} {'here':<27} committed")
+    for key, row in here.items():
+        for unit in ("examples", "seconds"):
+            task, arm = key
+            print(f"{task:<11} {arm:<24} {unit:<11} {speedup(row, unit):<27} {speedup(committed.get(key), unit)}")
+
+
+def read_speedups(path: Path) -> dict[tuple[str, str], pd.Series]:
+    """The rows of a speed-up table by task and arm; none where there is no such file."""
+    table = pd.read_csv(path) if path.is_file() else pd.DataFrame()
+    return {(row["task"], row["arm"]): row for _, row in table.iterrows()}
+
+
+def speedup(row: pd.Series | None, unit: str) -> str:
+    """A speed-up with its interval and number of seeds, such as `2.71× [2.61, 2.80] (n=5)`; a dash for none."""
+    return "–" if row is None else f"{stats.speedup_text(row, unit)} (n={row['n_seeds']})"
+
+
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--profile", default="quick", help="a file of conf/profile (default: quick)")
+    parser.add_argument("--runs", default="results/runs", help="record root (default: results/runs)")
+    limit = len(cores())
+    parser.add_argument("--jobs", type=int, default=limit, help=f"runs side by side, 1 to {limit} (default: all)")
+    options = parser.parse_args(arguments)
+    if not 1 <= options.jobs <= limit:
+        parser.error(f"--jobs {options.jobs}: give 1 to {limit}, the cores here: a run has one to itself")
+    return options
+
+
+def reproduce(profile: str, runs: str, workers: int) -> int:
+    """Plan, train and draw, from the repository's root; return the exit code."""
+    config.register()
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        plan = make_plan(read_profile(profile), runs)
+    print_plan(plan, workers)
+    failed = train(plan, runs, workers)
+    if drawn := draw(gather(plan)):
+        print_speedups()
+    for name in failed:
+        print(f"FAILED: {name}", file=sys.stderr)
+    return 0 if drawn and not failed else 1
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    options = parse(arguments)
+    runs = os.path.relpath(options.runs, ROOT)
+    os.chdir(ROOT)
+    try:
+        return reproduce(options.profile, runs, options.jobs)
+    except KeyboardInterrupt:
+        print(
+            "\ninterrupted: the same command goes on from here, runs that are complete are kept",
+            file=sys.stderr,
+        )
+        return 130
+
+
+if __name__ == "__main__":
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
+    sys.exit(main())

@@ -1,0 +1,54 @@
+"""Train one configuration and record it: `python scripts/train.py task=mnist sampler=rais seed=0`.
+
+The settings stand in conf/ and are checked before anything is loaded. A run whose record is complete is not repeated.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+
+import hydra
+import torch
+from hydra.errors import HydraException
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+
+from rais import build, config, data, record
+from rais.train import Loop, train
+
+config.register()
+
+
+@hydra.main(version_base="1.3", config_path="../conf", config_name="config")
+def main(composed: DictConfig) -> None:
+    try:
+        cfg = config.from_hydra(composed)
+        torch.set_num_threads(cfg.threads)
+        device = build.device_of(cfg)
+        if (folder := record.find_complete(cfg)) is not None:
+            print(f"complete: {folder}", flush=True)
+            return
+        replayed = record.find_replayed(cfg)
+        dataset = data.load(cfg.data.name, path=cfg.data.path, n_train=cfg.data.n_train, device=device)
+        config.check_against_data(cfg, len(dataset.train))
+        parts = build.build(cfg, dataset, replayed)
+        written = record.Record(
+            cfg, n=len(dataset.train), device=device, replayed=replayed and record.read_meta(replayed)["run_id"]
+        )
+    except (ValueError, OSError, ImportError, data.DataUnavailable) as error:
+        raise SystemExit(f"rais: {error}") from error
+    loop = Loop(parts, written, epochs=cfg.epochs, evaluate_every=cfg.evaluate_every, diagnoses=cfg.diagnose)
+    print(f"{train(loop)}: {written.folder}", flush=True)
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Errors reach the lines below instead of Hydra's own printing.
+    try:
+        main()
+    except (HydraException, OmegaConfBaseException) as error:
+        sys.exit(f"rais: {config.explain(error)}")
+    except KeyboardInterrupt:
+        sys.exit(130)

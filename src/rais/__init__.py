@@ -1,0 +1,30 @@
+"""RAIS: robust, approximate importance sampling for training deep models faster.
+
+The names here are what a training loop of one's own needs: a sampler, the norms it observes, and the gain ratio
+that multiplies the learning rate. Settings, data, records and figures of the reproduction are in the submodules.
+"""
+
+from rais.gain import Adaptive, Consecutive, ExactScale, HalfBatch, Minibatch
+from rais.gradnorm import exact_norms, softmax_cross_entropy_norm
+from rais.sampling import RAIS, Draw, Oracle, Sampler, Smoothed, Uniform
+from rais.schedule import Exponential, InverseSqrt
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "RAIS",
+    "Adaptive",
+    "Consecutive",
+    "Draw",
+    "ExactScale",
+    "Exponential",
+    "HalfBatch",
+    "InverseSqrt",
+    "Minibatch",
+    "Oracle",
+    "Sampler",
+    "Smoothed",
+    "Uniform",
+    "exact_norms",
+    "softmax_cross_entropy_norm",
+]

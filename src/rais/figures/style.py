@@ -1,0 +1,245 @@
+"""One look for every arm in every figure, and what all figures share.
+
+Colours are those of Okabe and Ito, which colour-blind readers can tell apart; line styles and markers
+differ too, so that a print in grey still reads. Figures are made without pyplot and hold no date, so that
+the same records give the same files.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import wraps
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.legend import Legend
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FuncFormatter, LogFormatter
+
+from rais import stats
+from rais.load import Records
+
+BLACK, ORANGE, SKY, GREEN = "#000000", "#E69F00", "#56B4E9", "#009E73"
+BLUE, VERMILLION, PURPLE, GREY = "#0072B2", "#D55E00", "#CC79A7", "#7F7F7F"
+
+RC = {
+    "axes.grid": True,
+    "axes.labelsize": 9,
+    "axes.linewidth": 0.7,
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "axes.titlelocation": "left",
+    "axes.titlesize": 9,
+    "figure.constrained_layout.use": True,
+    "font.family": "DejaVu Sans",
+    "font.size": 9,
+    "grid.color": "#E3E3E3",
+    "grid.linewidth": 0.5,
+    "legend.fontsize": 8.5,
+    "legend.frameon": False,
+    "legend.handlelength": 3.2,
+    "lines.dash_capstyle": "butt",
+    "lines.markersize": 4.2,
+    "pdf.fonttype": 42,
+    "savefig.dpi": 150,
+    "xtick.labelsize": 8,
+    "xtick.major.width": 0.7,
+    "ytick.labelsize": 8,
+    "ytick.major.width": 0.7,
+    "ytick.minor.width": 0.5,
+}
+
+AXIS_LABELS = {
+    "iteration": "iterations",
+    "epoch": "epochs (examples used / n)",
+    "epochs_equivalent": r"epochs equivalent ($\hat t\,m/n$)",
+    "seconds": "seconds of training",
+    "train_loss": "training loss (nats)",
+    "test_error": "test error (%)",
+    "gain_ratio": "gain ratio $r$",
+}
+
+
+@dataclass(frozen=True)
+class Look:
+    """How one arm, or one estimator, is drawn everywhere."""
+
+    label: str
+    color: str
+    line: Any
+    marker: str
+    width: float = 1.3
+
+    def handle(self) -> Line2D:
+        """A legend entry."""
+        return Line2D([], [], label=self.label, color=self.color, ls=self.line, marker=self.marker, lw=self.width)
+
+
+ARMS = {
+    "uniform": Look("uniform SGD", BLACK, (0, (5, 1.6)), "o"),
+    "oracle": Look("oracle", BLUE, (0, (7, 1.5, 1.2, 1.5)), "s"),
+    "smoothed_0": Look("smoothed, δ = 0", SKY, (0, (1, 2.2)), "x"),
+    "smoothed_0.001": Look("smoothed, δ = 0.001", SKY, (0, (3, 2)), "v"),
+    "smoothed_0.01": Look("smoothed, δ = 0.01", SKY, (0, (9, 2)), "^"),
+    "smoothed_0.1": Look("smoothed, δ = 0.1", GREEN, (0, (9, 1.5, 3, 1.5)), "P"),
+    "smoothed_0.3": Look("smoothed, δ = 0.3", GREEN, (0, (3, 1.2, 1, 1.2, 1, 1.2)), "d"),
+    "rais": Look("RAIS", VERMILLION, "-", "D", 1.8),
+    "rais_multiplier_off": Look("RAIS, multiplier 1", PURPLE, (0, (2.2, 1.1)), "<"),
+    "uniform_rais_multiplier": Look("uniform, RAIS's multiplier", ORANGE, (0, (1, 0.9)), ">"),
+}
+TRUTH = Look("true value", BLACK, "-", "o", 1.6)
+ESTIMATORS = {
+    "exact": Look("exact", BLUE, (0, (5, 1.6)), "s"),
+    "half_batch": Look("half batches", ORANGE, (0, (7, 1.5, 1.2, 1.5)), "^"),
+    "consecutive": Look("consecutive steps", PURPLE, (0, (1, 1.2)), "v"),
+}
+
+
+class PlainLogFormatter(LogFormatter):
+    """Plain numbers, such as 0.2, at those minor ticks that LogFormatter chooses to name."""
+
+    def __call__(self, x: float, pos: int | None = None) -> str:
+        return f"{x:g}" if super().__call__(x, pos) else ""
+
+
+@dataclass(frozen=True)
+class Run:
+    """The curve of one run, one row an evaluation (see Records.wide), and what decides how it is drawn."""
+
+    diverged: bool
+    own_core: bool
+    wide: pd.DataFrame
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One metric of one run: x and y of shape (evaluations,), finite."""
+
+    arm: str
+    diverged: bool
+    x: np.ndarray
+    y: np.ndarray
+
+
+def look(arm: str) -> Look:
+    """The look of `arm`; one not listed in ARMS is grey, its line and marker follow from its name."""
+    if arm in ARMS:
+        return ARMS[arm]
+    digest = hashlib.sha256(arm.encode()).digest()
+    line = (0, (2 + digest[0] % 8, 1 + digest[1] % 3, 1, 1 + digest[2] % 3))
+    return Look(arm.replace("_", " "), GREY, line, "*Xph8"[digest[3] % 5])
+
+
+def styled(make: Callable[..., Figure]) -> Callable[..., Figure]:
+    """Let `make` draw under this file's settings, whatever the caller's are."""
+
+    @wraps(make)
+    def with_settings(*args: Any, **kwargs: Any) -> Figure:
+        with matplotlib.rc_context({**matplotlib.rcParamsDefault, **RC}):
+            return make(*args, **kwargs)
+
+    return with_settings
+
+
+def save(figure: Figure, stem: Path) -> list[Path]:
+    """Write stem.png (150 dpi) and stem.pdf, neither with a date or a version in it; returns both paths."""
+    stem.parent.mkdir(parents=True, exist_ok=True)
+    paths = [stem.with_name(f"{stem.name}{suffix}") for suffix in (".png", ".pdf")]
+    nameless = {".png": {"Software": None}, ".pdf": {"CreationDate": None, "Creator": None, "Producer": None}}
+    with matplotlib.rc_context({**matplotlib.rcParamsDefault, **RC}):
+        for path in paths:
+            figure.savefig(path, metadata=nameless[path.suffix])
+            figure.set_layout_engine("none")  # laid out once: the second pass would take longer than the drawing
+    return paths
+
+
+def draw(axes: Axes, curves: list[tuple[Any, Any]], look: Look, *, log: bool = False) -> None:
+    """One line: the mean of `curves`, pairs (x, y) a seed, and its 95 % band; markers at six even places."""
+    grid, mean, low, high = stats.mean_curve(curves, log=log)
+    axes.fill_between(grid, low, high, color=look.color, alpha=0.18, lw=0)
+    axes.plot(grid, mean, color=look.color, ls=look.line, lw=look.width)
+    places = np.searchsorted(grid, np.linspace(grid[0], grid[-1], 7)[1:])
+    axes.plot(grid[places], mean[places], color=look.color, ls="", marker=look.marker)
+
+
+def runs_by_arm(records: Records) -> dict[str, list[Run]]:
+    """Every run of the records of one task with its curve, by arm, test errors in percent."""
+    table = records.runs.assign(own_core=stats.own_core(records.runs))
+    runs: dict[str, list[Run]] = {}
+    for _, row in table.iterrows():
+        wide = records.wide(row)
+        if "test_error" in wide:
+            wide["test_error"] *= 100
+        runs.setdefault(row["arm"], []).append(Run(row["status"] == "diverged", row["own_core"], wide))
+    return runs
+
+
+def draw_arms(axes: Axes, runs: dict[str, list[Run]], x: str, y: str, *, log: bool = False) -> None:
+    """The curves of `y` against `x` of each arm: a mean with its band, and diverged runs as thin lines.
+
+    Against seconds only runs with a core to themselves are drawn; where there is nothing to draw, the axes
+    say so.
+    """
+    drawn = []
+    for arm, members in runs.items():
+        members = [run for run in members if y in run.wide and (x != "seconds" or run.own_core)]
+        curves = [Curve(arm, run.diverged, *_finite(run.wide, x, y)) for run in members]
+        drawn += [curve for curve in curves if len(curve.x)]
+        means = [(curve.x, curve.y) for curve in curves if len(curve.x) and not curve.diverged]
+        if means:
+            draw(axes, means, look(arm), log=log)
+    axes.set(xlabel=AXIS_LABELS[x], ylabel=AXIS_LABELS[y])
+    if not drawn:
+        reason = "no run had a core to itself" if x == "seconds" else f"no {AXIS_LABELS[y]} recorded"
+        axes.text(0.5, 0.5, reason, transform=axes.transAxes, ha="center", va="center", color=GREY)
+        axes.tick_params(which="both", length=0, labelleft=False, labelbottom=False)
+        axes.grid(False)
+        return
+    axes.set_xlim(left=0)
+    if log:
+        log_axis(axes, top=_early_level(runs, y))
+    for curve in drawn:
+        if curve.diverged:
+            _draw_diverged(axes, curve)
+
+
+def log_axis(axes: Axes, top: float) -> None:
+    """A logarithmic y axis with plain numbers up to `top`: a diverging run must not squeeze the rest."""
+    axes.set_yscale("log")
+    axes.set_ylim(top=top)
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.yaxis.set_minor_formatter(PlainLogFormatter(minor_thresholds=(2.2, 0.6)))
+
+
+def legend(target: Axes | Figure, looks: Iterable[Look], **kwargs: Any) -> Legend:
+    """A legend of `looks`, in that order."""
+    return target.legend(handles=[look.handle() for look in looks], **kwargs)
+
+
+def _finite(wide: pd.DataFrame, x: str, y: str) -> tuple[np.ndarray, np.ndarray]:
+    """x and y where both are known and y is positive, as all that is drawn here is; a logarithm of 0 has no place."""
+    finite = wide[np.isfinite(wide[[x, y]]).all(axis=1) & (wide[y] > 0)]
+    return finite[x].to_numpy(), finite[y].to_numpy()
+
+
+def _early_level(runs: dict[str, list[Run]], y: str) -> float:
+    """What the slowest curve has come down to after 2 % of the longest run: the fall before it would fill the axis."""
+    curves = [_finite(run.wide, "epoch", y) for members in runs.values() for run in members if y in run.wide]
+    curves = [(epoch, values) for epoch, values in curves if len(epoch)]
+    early = 0.02 * max(epoch[-1] for epoch, _ in curves)
+    return 1.3 * max(float(np.interp(early, epoch, values)) for epoch, values in curves)
+
+
+def _draw_diverged(axes: Axes, curve: Curve) -> None:
+    """A thin line as far as the run got, ending in a cross, at the upper edge if it left the axes there."""
+    shown, top = look(curve.arm), axes.get_ylim()[1]
+    axes.plot(curve.x, curve.y, color=shown.color, ls=shown.line, lw=0.8)
+    end = min(curve.y[-1], top)
+    axes.plot(curve.x[-1], end, color=shown.color, marker="X", ms=7, mec="white", mew=0.5, clip_on=False, zorder=3)

@@ -1,0 +1,12 @@
+"""Per-example gradient norms: of the loss layer, in a few operations, and exact, of a whole model.
+
+The loss-layer norm is what RAIS and smoothed sampling observe at every step. The exact norms serve the oracle
+sampler, the scale of the gain ratio and the figure that compares the two.
+"""
+
+from __future__ import annotations
+
+from rais.gradnorm.exact import PerExampleNorms, exact_norms, norms_and_gradient
+from rais.gradnorm.loss_layer import softmax_cross_entropy_norm
+
+__all__ = ["PerExampleNorms", "exact_norms", "norms_and_gradient", "softmax_cross_entropy_norm"]

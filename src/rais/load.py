@@ -1,0 +1,247 @@
+"""Read the folders that runs leave behind.
+
+A record root holds one folder a run, `<task>/<arm>/seed<k>-<run_id>/`, with `record.csv`, `meta.json` and,
+for a diagnostic run, `norms.csv`; the columns and their units are listed in results/README.md. `load` checks
+the folders against each other and returns data frames, so that statistics and figures never touch a file.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+COMPLETE = ("done", "diverged")
+STATUSES = ("running", "done", "diverged", "interrupted", "failed")
+ARMS = (
+    "uniform",
+    "oracle",
+    "smoothed_0",
+    "smoothed_0.001",
+    "smoothed_0.01",
+    "smoothed_0.1",
+    "smoothed_0.3",
+    "rais",
+    "rais_multiplier_off",
+    "uniform_rais_multiplier",
+)
+X_COLUMNS = ["iteration", "examples", "epoch", "epochs_equivalent", "seconds"]
+RECORD_COLUMNS = [*X_COLUMNS, "metric", "value"]
+NORM_COLUMNS = ["epoch", "example", "loss_layer", "exact"]
+RUN_KEYS = ["task", "arm", "seed", "run_id"]
+RECORD_TYPES = {"iteration": "int64", "examples": "int64", "metric": str}
+NORM_TYPES = {"example": "int64"}
+
+
+class RecordError(ValueError):
+    """A record that cannot be read or told from another one; the text names the folder and the cure."""
+
+
+@dataclass(frozen=True)
+class Records:
+    """What the runs under `root` left behind.
+
+    runs: one row a run: task, arm, seed, run_id, status, message, n (training examples), batch_size, epochs
+        (budget, epochs equivalent), duration_seconds, cpu, threads, gpu ("" if none), command, commit, dirty,
+        folder (relative to root), core_share (process CPU time / wall-clock of the timed region; nan where
+        unknown), diagnostic (bool).
+    curves: tidy, one row a measured value: task, arm, seed, run_id and the columns of record.csv.
+    norms: one row a measured example: task, arm, seed, run_id and the columns of norms.csv.
+    """
+
+    root: Path
+    runs: pd.DataFrame
+    curves: pd.DataFrame
+    norms: pd.DataFrame
+
+    @property
+    def comparable(self) -> Records:
+        """The complete runs made to be compared: neither unfinished nor diagnostic."""
+        return self.where(self.runs["status"].isin(COMPLETE) & ~self.runs["diagnostic"])
+
+    @property
+    def diagnostics(self) -> Records:
+        """The complete diagnostic runs, which serve Figure 2 alone."""
+        return self.where(self.runs["status"].isin(COMPLETE) & self.runs["diagnostic"])
+
+    @property
+    def unfinished(self) -> pd.DataFrame:
+        """Rows of `runs` that were interrupted or failed: listed everywhere, used nowhere."""
+        return self.runs[~self.runs["status"].isin(COMPLETE)]
+
+    @property
+    def tasks(self) -> list[str]:
+        """Names of the tasks with at least one run, sorted."""
+        return sorted(self.runs["task"].unique())
+
+    def arms(self, task: str) -> list[str]:
+        """Arms with at least one run of `task`, in the order of ARMS, then by name."""
+        return sorted(self.runs.loc[self.runs["task"] == task, "arm"].unique(), key=_arm_order)
+
+    def where(self, keep: pd.Series) -> Records:
+        """The records of those rows of `runs` for which `keep` (bool, same index) is true."""
+        runs = self.runs[keep]
+        keys = runs[RUN_KEYS]
+        return replace(
+            self,
+            runs=runs,
+            curves=self.curves.merge(keys, on=RUN_KEYS),
+            norms=self.norms.merge(keys, on=RUN_KEYS),
+        )
+
+    def of(self, task: str, arm: str | None = None) -> Records:
+        """The records of one task, or of one arm of it."""
+        keep = self.runs["task"] == task
+        return self.where(keep if arm is None else keep & (self.runs["arm"] == arm))
+
+    def wide(self, run: pd.Series) -> pd.DataFrame:
+        """One row of `runs`, a line an evaluation: x columns, then a column a metric (nan where absent)."""
+        rows = self.curves[self.curves["run_id"] == run["run_id"]]
+        rows = rows[(rows[RUN_KEYS] == run[RUN_KEYS]).all(axis=1)]
+        values = rows.pivot(index="iteration", columns="metric", values="value")
+        return rows.groupby("iteration")[X_COLUMNS[1:]].first().join(values).reset_index()
+
+
+def load(root: str | Path) -> Records:
+    """Read every run folder under `root`.
+
+    A run whose meta.json still says `running` was killed: its status becomes `interrupted` and a truncated
+    last line is dropped. Raises RecordError, naming the folder and the cure, for: no records at all, a folder
+    without meta.json, a file that cannot be parsed, a folder whose name and meta.json disagree, two complete
+    runs of one task, arm and seed, and complete runs of one task with different n, batch_size or epochs.
+    """
+    root = Path(root)
+    folders = run_folders(root)
+    if not folders:
+        raise RecordError(
+            f"no records under {root}: make some with `make reproduce`, "
+            "or one with `python scripts/train.py task=digits`"
+        )
+    read = [read_run(folder) for folder in folders]
+    runs = pd.DataFrame([run for run, _, _ in read])
+    runs["folder"] = [folder.relative_to(root).as_posix() for folder in folders]
+    _refuse_duplicates(root, runs)
+    _refuse_mixed_settings(root, runs)
+    curves = pd.concat([_labelled(run, curve) for run, curve, _ in read], ignore_index=True)
+    norms = pd.concat([_labelled(run, norm) for run, _, norm in read], ignore_index=True)
+    return Records(root, runs, curves, norms)
+
+
+def run_folders(root: Path) -> list[Path]:
+    """The folders three levels below `root`, sorted: one a run."""
+    return sorted(path for path in root.glob("*/*/*") if path.is_dir())
+
+
+def read_run(folder: Path) -> tuple[dict[str, Any], pd.DataFrame, pd.DataFrame]:
+    """One run: its row of `runs`, its record.csv and its norms.csv (no rows if there is none)."""
+    run = _read_meta(folder)
+    cure = f"delete the folder and run again: {run['command']}"
+    curve = _read_csv(folder / "record.csv", RECORD_COLUMNS, RECORD_TYPES, run["status"], cure)
+    if run["status"] in COMPLETE and "train_loss" not in set(curve["metric"]):
+        raise RecordError(f"{folder}/record.csv has no train_loss although the run is {run['status']}: {cure}")
+    if curve.duplicated(["iteration", "metric"]).any():
+        raise RecordError(f"{folder}/record.csv has a metric twice at one iteration: {cure}")
+    norms = pd.DataFrame({name: pd.Series(dtype=NORM_TYPES.get(name, "float64")) for name in NORM_COLUMNS})
+    if (folder / "norms.csv").exists():
+        norms = _read_csv(folder / "norms.csv", NORM_COLUMNS, NORM_TYPES, run["status"], cure)
+    run["core_share"] = _core_share(curve)
+    run["diagnostic"] = bool(len(norms)) or "true_phi" in set(curve["metric"])
+    return run, curve, norms
+
+
+def _read_meta(folder: Path) -> dict[str, Any]:
+    path = folder / "meta.json"
+    if not path.is_file():
+        raise RecordError(
+            f"{folder} has no meta.json, so it is no run: delete the folder, or move it out of the records"
+        )
+    try:
+        meta = json.loads(path.read_text(encoding="utf-8"))
+        config, hardware = meta["config"], meta["hardware"]
+        run = {
+            **{key: meta[key] for key in ("task", "arm", "seed", "run_id", "status", "message", "n")},
+            "batch_size": config["batch_size"],
+            "epochs": config["epochs"],
+            "duration_seconds": meta["duration_seconds"],
+            "cpu": hardware["cpu"],
+            "threads": hardware["threads"],
+            "gpu": hardware["gpu"] or "",
+            **{key: meta[key] for key in ("command", "commit", "dirty")},
+        }
+    except (ValueError, TypeError) as error:
+        raise RecordError(f"{path} cannot be read ({error}): delete the folder and run it again") from error
+    except KeyError as error:
+        raise RecordError(f"{path} has no {error}: delete the folder and run it again") from error
+    if run["status"] not in STATUSES:
+        raise RecordError(f"{path} has status {run['status']!r}, none of {', '.join(STATUSES)}: delete the folder")
+    name = (run["task"], run["arm"], f"seed{run['seed']}-{run['run_id']}")
+    if folder.parts[-3:] != name:
+        raise RecordError(f"{folder} holds the run {'/'.join(name)}: give the folder that name")
+    if run["status"] == "running":
+        run["status"] = "interrupted"
+    return run
+
+
+def _read_csv(path: Path, columns: list[str], types: dict[str, Any], status: str, cure: str) -> pd.DataFrame:
+    """The table; of an unfinished run only whole lines are read, a complete run must end with one."""
+    try:
+        text = path.read_text(encoding="utf-8")
+        if status not in COMPLETE:
+            text = text[: text.rfind("\n") + 1] or ",".join(columns) + "\n"
+        elif not text.endswith("\n"):
+            raise ValueError("the last line is cut off although the run is complete")
+        table = pd.read_csv(
+            io.StringIO(text),
+            dtype={name: types.get(name, "float64") for name in columns},
+            index_col=False,
+        )
+        if list(table.columns) != columns:
+            raise ValueError(f"its header is not {','.join(columns)}")
+    except (OSError, ValueError, OverflowError) as error:
+        raise RecordError(f"{path} cannot be read ({error}): {cure}") from error
+    return table
+
+
+def _core_share(curve: pd.DataFrame) -> float:
+    cpu = curve[curve["metric"] == "cpu_seconds"]
+    if cpu.empty or not cpu["seconds"].iloc[-1] > 0:
+        return float("nan")
+    return float(cpu["value"].iloc[-1] / cpu["seconds"].iloc[-1])
+
+
+def _labelled(run: dict[str, Any], table: pd.DataFrame) -> pd.DataFrame:
+    table = table.copy()
+    for position, key in enumerate(RUN_KEYS):
+        table.insert(position, key, run[key])
+    return table
+
+
+def _arm_order(arm: str) -> tuple[int, str]:
+    return (ARMS.index(arm) if arm in ARMS else len(ARMS), arm)
+
+
+def _refuse_duplicates(root: Path, runs: pd.DataFrame) -> None:
+    complete = runs[runs["status"].isin(COMPLETE)]
+    for _, same in complete.groupby(["task", "arm", "seed", "diagnostic"]):
+        if len(same) > 1:
+            folders = " and ".join(str(root / folder) for folder in same["folder"])
+            raise RecordError(
+                f"two runs of one task, arm and seed: {folders}; keep one and move the other out of {root}"
+            )
+
+
+def _refuse_mixed_settings(root: Path, runs: pd.DataFrame) -> None:
+    compared = runs[runs["status"].isin(COMPLETE) & ~runs["diagnostic"]]
+    for task, same in compared.groupby("task"):
+        for setting in ("n", "batch_size", "epochs"):
+            first, other = same.iloc[0], same[same[setting] != same[setting].iloc[0]]
+            if len(other):
+                raise RecordError(
+                    f"task {task} was run with {setting} = {first[setting]} ({root / first['folder']}) and "
+                    f"{other[setting].iloc[0]} ({root / other['folder'].iloc[0]}), which cannot be compared: "
+                    f"keep one of the two and move the others out of {root}"
+                )

@@ -1,0 +1,93 @@
+"""The feature vector s_i of each example: what its past gradient norms say about its next one.
+
+Moving averages over windows of several lengths predict the norm, their variances and standard deviations the error
+of that prediction, and the constant carries what they cannot explain. A visit changes the features of the visited
+example alone.
+
+| paper | code   | shape   | unit                                                            |
+|-------|--------|---------|-----------------------------------------------------------------|
+| s_i   | values | (n, q)  | float32; norm (mean, std), norm² (var), 1 (constant); all ≥ 0   |
+|       | past   | (n, 16) | float32; the example's last norms, newest first, 0 beyond count |
+|       | count  | (n,)    | int64; visits so far, at most 16                                |
+
+The features are [recalled]; a window longer than an example's past uses what there is [ours].
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+WINDOWS = (1, 2, 4, 8, 16)
+SPREAD_WINDOWS = (4, 8, 16)
+NAMES = (
+    *(f"mean_{w}" for w in WINDOWS),
+    *(f"var_{w}" for w in SPREAD_WINDOWS),
+    *(f"std_{w}" for w in SPREAD_WINDOWS),
+    "constant",
+)
+
+
+class Features:
+    """s_i for n examples, q = 12: means over the last 1, 2, 4, 8, 16 norms, variance and standard deviation over 4,
+    8, 16, and 1.
+
+    Args:
+        n: number of examples.
+        names: the features to use, a non-empty subset of `NAMES`; all by default.
+
+    Raises:
+        ValueError: an unknown name, a repeated one, or none.
+    """
+
+    def __init__(self, n: int, *, device: torch.device | str = "cpu", names: tuple[str, ...] = NAMES) -> None:
+        unknown = [name for name in names if name not in NAMES]
+        if unknown or not names or len(set(names)) != len(names):
+            raise ValueError(f"features {list(names)}: expected distinct names out of {list(NAMES)}")
+        self.names = tuple(names)
+        self.columns = torch.tensor([NAMES.index(name) for name in names], device=device)
+        self.past = torch.zeros(n, WINDOWS[-1], device=device)
+        self.count = torch.zeros(n, dtype=torch.int64, device=device)
+        self.values = torch.zeros(n, len(names), device=device)
+        self._ends = torch.tensor(WINDOWS, device=device) - 1
+        self._windows = torch.tensor(WINDOWS, dtype=torch.float64, device=device)
+
+    def update(self, index: Tensor, norm: Tensor) -> Tensor:
+        """Add a visit of each example of `index` (m,) with its `norm` (m,); returns their new features (m, q).
+
+        Where an example stands in `index` more than once, its norms must be equal; it counts as one visit. O(m·q).
+        """
+        past = torch.cat([norm.to(self.past.dtype)[:, None], self.past[index, :-1]], dim=1)
+        count = (self.count[index] + 1).clamp_max(WINDOWS[-1])
+        self.past[index], self.count[index] = past, count
+        values = self._from_past(past.to(torch.float64), count)
+        self.values[index] = values
+        return values
+
+    def _from_past(self, past: Tensor, count: Tensor) -> Tensor:
+        length = torch.minimum(count[:, None].to(torch.float64), self._windows)
+        mean = past.cumsum(1)[:, self._ends] / length
+        spread = len(SPREAD_WINDOWS)
+        # Centred on the newest norm, so that nearly equal norms lose no digits.
+        centred = (past - past[:, :1]) * (torch.arange(past.shape[1], device=past.device) < count[:, None])
+        ends, length = self._ends[-spread:], length[:, -spread:]
+        offset = centred.cumsum(1)[:, ends] / length
+        variance = (centred.square().cumsum(1)[:, ends] / length - offset.square()).clamp_min(0)
+        every = torch.cat([mean, variance, variance.sqrt(), torch.ones_like(mean[:, :1])], dim=1)
+        return every[:, self.columns].to(self.values.dtype)
+
+    def state_dict(self) -> dict[str, Any]:
+        tables = {name: getattr(self, name).clone() for name in ("past", "count", "values")}
+        return {"names": list(self.names), **tables}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        if state["values"].shape != self.values.shape:
+            raise ValueError(
+                f"the saved features are {tuple(state['values'].shape)}, this sampler's are {tuple(self.values.shape)}"
+            )
+        if state["names"] != list(self.names):
+            raise ValueError(f"the saved features are {state['names']}, this sampler's are {list(self.names)}")
+        for name in ("past", "count", "values"):
+            setattr(self, name, state[name].to(self.values.device).clone())

@@ -1,0 +1,122 @@
+"""RAIS: features → uncertainty set → robust distribution.
+
+Every visit updates the features of the examples just seen and with them their probability; every ⌈|D|/m⌉
+minibatches the uncertainty set is learned anew and all probabilities follow. There is no mathematics here: it is in
+features.py, uncertainty.py and robust.py.
+
+| paper | code          | shape  | unit                                            |
+|-------|---------------|--------|-------------------------------------------------|
+| s_i   | features      | (n, q) | see features.py                                 |
+| c, d  | c, d          | (q,)   | the uncertainty set; see uncertainty.py         |
+| k     | k             | scalar | 1/norm; see robust.py                           |
+| |D|   | visits        |        | recent visits that the set is learned from      |
+| v_i   | robust_norms  | (n,)   | norm, the sampling weights; p_i = v_i/Σv        |
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from rais.sampling.base import Draw, Sampler, check_observation, mean_of_repeats
+from rais.sampling.categorical import Categorical
+from rais.sampling.features import NAMES, Features
+from rais.sampling.robust import inverse_radius, robust_norms
+from rais.sampling.uncertainty import learn
+from rais.sampling.uniform import Uniform
+from rais.sampling.visits import Visits
+
+
+class RAIS(Sampler):
+    """Robust, approximate importance sampling.
+
+    Args:
+        visits: |D|, the number of recent visits the uncertainty set is learned from [20 000 recalled].
+        features: names of the features to use, out of `features.NAMES`, "constant" among them [all, recalled].
+
+    Draws are uniform without replacement until the set is learned for the first time, after one pass over the
+    training set (features need a past visit) and |D| visits more [recalled].
+
+    Raises:
+        ValueError: |D| < m, an unknown feature, no constant feature, or m not in 1 … n.
+    """
+
+    _state = ("features", "recent", "robust", "uniform", "c", "d", "k", "visited", "solved_at")
+
+    def __init__(
+        self, n: int, m: int, *, generator: torch.Generator, visits: int = 20_000, features: tuple[str, ...] = NAMES
+    ) -> None:
+        super().__init__(n, m, generator=generator)
+        if visits < m:
+            raise ValueError(f"visits={visits} must be at least the minibatch size m={m}")
+        if "constant" not in features:
+            raise ValueError(
+                f"features {list(features)}: 'constant' must be among them; without it an example whose norms were all "
+                "0 is never drawn again, and the gradient is biased"
+            )
+        self.period = math.ceil(visits / m)
+        self.features = Features(n, device=self.device, names=features)
+        self.recent = Visits(visits, len(features), device=self.device)
+        self.robust = Categorical(torch.ones(n, device=self.device))
+        self.uniform = Uniform(n, m, generator=generator)
+        self.c: Tensor | None = None
+        self.d: Tensor | None = None
+        self.k: Tensor | None = None
+        self.visited = 0
+        self.solved_at = 0
+
+    @property
+    def has_learned(self) -> bool:
+        return self.c is not None
+
+    def draw(self) -> Draw:
+        if not self.has_learned:
+            return self.uniform.draw()
+        index = self.robust.sample(self.m, self.generator)
+        return Draw(index, self.weight(index).to(torch.float32))
+
+    def observe(self, draw: Draw, norm: Tensor) -> None:
+        check_observation(draw, norm, self.n)
+        norm = norm.detach()
+        if self.visited >= self.n:
+            self.recent.append(self.features.values[draw.index], norm, draw.weight)
+        seen = self.features.update(draw.index, mean_of_repeats(draw.index, norm))
+        if self.has_learned:
+            self.robust.set(draw.index, robust_norms(seen.to(torch.float64), self.c, self.d, self.k))
+        self.visited += self.m
+        if self.recent.added - self.solved_at >= self.period * self.m:
+            self.solve()
+
+    def solve(self) -> None:
+        """Learn the uncertainty set from the last |D| visits and recompute every probability. O(n q + |D| q²) a sweep.
+
+        Raises:
+            ValueError: fewer than |D| visits were observed since the first pass.
+        """
+        features = self.features.values.to(torch.float64)
+        mean_features = features.mean(0)
+        start = (self.c, self.d) if self.has_learned else None
+        self.c, self.d, *_ = learn(*self.recent.contents(), mean_features, start)
+        self.k = inverse_radius(mean_features, self.d)
+        self.robust.set_all(robust_norms(features, self.c, self.d, self.k))
+        self.solved_at = self.recent.added
+
+    def weight(self, index: Tensor) -> Tensor:
+        if not self.has_learned:
+            return torch.ones(len(index), dtype=torch.float64, device=self.device)
+        return 1.0 / (self.n * self.robust.probability(index))
+
+    def probabilities(self) -> Tensor:
+        return self.robust.probabilities()
+
+    def diagnostics(self) -> dict[str, float]:
+        """`set_center` = mean⟨c,s⟩ and `set_radius` = (mean⟨d,s⟩)^½, in units of the norm, once the set is learned."""
+        if not self.has_learned:
+            return {}
+        mean_features = self.features.values.to(torch.float64).mean(0)
+        return {
+            "set_center": (mean_features @ self.c).item(),
+            "set_radius": (mean_features @ self.d).sqrt().item(),
+        }

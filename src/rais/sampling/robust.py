@@ -1,0 +1,40 @@
+"""The robust distribution: the best p against the worst gradient norms that the uncertainty set allows.
+
+The set is an axis-aligned ellipsoid around the predicted norms ⟨c,s_i⟩, with squared half-axes proportional to
+⟨d,s_i⟩. The minimax problem over it has a closed form, in which the predicted norm of each example is raised by its
+own uncertainty: that is the smoothing, learned.
+
+| paper | code     | shape  | unit                                    |
+|-------|----------|--------|-----------------------------------------|
+| s_i   | features | (n, q) | non-negative, see features.py           |
+| c     | c        | (q,)   | norm per unit of each feature, ≥ 0      |
+| d     | d        | (q,)   | squared norm per unit of each feature, ≥ 0 |
+| k     | k        | scalar | 1/norm                                  |
+| v_i   | norms    | (n,)   | norm                                    |
+
+    U = { v ≥ 0 : (1/n) Σ_i (⟨c,s_i⟩ − v_i)² / ⟨d,s_i⟩ ≤ 1 }                    [seen; form recalled]
+    p = arg min_p max_{v∈U} (1/n²) Σ_i v_i²/p_i                                  [seen]
+      ⇒ p_i ∝ v_i = ⟨c,s_i⟩ + k ⟨d,s_i⟩,  k = (mean_j ⟨d,s_j⟩)^(−1/2)          [v_i seen; k derived]
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+
+def inverse_radius(mean_features: Tensor, d: Tensor) -> Tensor:
+    """k = (mean_j⟨d,s_j⟩)^(−1/2), from `mean_features` (q,) = mean_j s_j.  [derived]"""
+    return (mean_features @ d).rsqrt()
+
+
+def robust_norms(features: Tensor, c: Tensor, d: Tensor, k: Tensor) -> Tensor:
+    """v_i = ⟨c,s_i⟩ + k⟨d,s_i⟩ for `features` (…, q): to be sampled in proportion to.  [seen; k derived]
+
+    These are the worst norms in U for the distribution proportional to them.
+    """
+    return features @ c + k * (features @ d)
+
+
+def worst_case(mean_features: Tensor, c: Tensor, d: Tensor) -> Tensor:
+    """max_{v∈U} (1/n²) Σ v_i²/p_i at the robust p: (mean⟨c,s⟩ + (mean⟨d,s⟩)^½)², a squared norm.  [derived]"""
+    return (mean_features @ c + (mean_features @ d).sqrt()) ** 2

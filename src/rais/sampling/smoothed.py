@@ -1,0 +1,78 @@
+"""Smoothed sampling: the last seen gradient norm of each example, mixed with the uniform distribution.
+
+The point estimate v̂_i is taken at its word, and the share δ of uniform draws is all the protection there is. The
+poster's argument for RAIS is what happens here: δ too large limits the speed-up, δ too small diverges.
+
+| paper | code          | shape | unit                                     |
+|-------|---------------|-------|------------------------------------------|
+| v̂_i   | estimates     | (n,)  | gradient norm, as observed               |
+| δ     | delta         |       | share of the probability that is uniform |
+| p_i   | probabilities | (n,)  | (1−δ) v̂_i/Σv̂ + δ/n   [seen]              |
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from rais.sampling.base import Draw, Sampler, check_observation, mean_of_repeats
+from rais.sampling.categorical import Categorical
+from rais.sampling.uniform import Uniform
+
+SMALLEST_NORM = torch.finfo(torch.float32).tiny
+
+
+class Smoothed(Sampler):
+    """p_i = (1−δ) v̂_i/Σv̂ + δ/n after one uniform epoch, in which every v̂_i is seen [seen; the uniform first
+    epoch recalled].
+
+    Args:
+        delta: δ in [0, 1]; 1 is uniform sampling with replacement.
+
+    An observed norm of exactly 0 is kept as the smallest positive float32, so that with δ = 0 every example can
+    still be drawn and the gradient stays unbiased [ours].
+
+    Raises:
+        ValueError: δ outside [0, 1], or m not in 1 … n.
+    """
+
+    _state = ("estimates", "first_epoch", "visited")
+
+    def __init__(self, n: int, m: int, *, delta: float, generator: torch.Generator) -> None:
+        super().__init__(n, m, generator=generator)
+        if not 0 <= delta <= 1:
+            raise ValueError(f"delta={delta} must be in [0, 1]: it is the share of the probability that is uniform")
+        self.delta = delta
+        self.estimates = Categorical(torch.ones(n, device=self.device))
+        self.first_epoch = Uniform(n, m, generator=generator)
+        self.visited = 0
+
+    @property
+    def knows_every_example(self) -> bool:
+        return self.visited >= self.n
+
+    def draw(self) -> Draw:
+        if not self.knows_every_example:
+            return self.first_epoch.draw()
+        by_norm = self.estimates.sample(self.m, self.generator)
+        by_chance = torch.randint(self.n, (self.m,), generator=self.generator, device=self.device)
+        is_uniform = torch.rand(self.m, generator=self.generator, device=self.device, dtype=torch.float64) < self.delta
+        index = torch.where(is_uniform, by_chance, by_norm)
+        return Draw(index, self.weight(index).to(torch.float32))
+
+    def observe(self, draw: Draw, norm: Tensor) -> None:
+        check_observation(draw, norm, self.n)
+        norm = mean_of_repeats(draw.index, norm.detach().to(torch.float64))
+        self.estimates.set(draw.index, norm.clamp_min(SMALLEST_NORM))
+        self.visited += self.m
+
+    def weight(self, index: Tensor) -> Tensor:
+        if not self.knows_every_example:
+            return torch.ones(len(index), dtype=torch.float64, device=self.device)
+        p = (1 - self.delta) * self.estimates.probability(index) + self.delta / self.n
+        return 1.0 / (self.n * p)
+
+    def probabilities(self) -> Tensor:
+        if not self.knows_every_example:
+            return self.first_epoch.probabilities()
+        return (1 - self.delta) * self.estimates.probabilities() + self.delta / self.n

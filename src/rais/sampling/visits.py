@@ -1,0 +1,58 @@
+"""The last |D| visits: what (PT) learns from.
+
+A ring of fixed size, written at every minibatch and read at every solve.
+
+| paper    | code     | shape    | unit                                      |
+|----------|----------|----------|-------------------------------------------|
+| s_j      | features | (|D|, q) | of the drawn example, before the visit    |
+| v_j      | norms    | (|D|,)   | norm then measured                        |
+| weight_j | weights  | (|D|,)   | 1/(n p_j)  [recalled]                     |
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+class Visits:
+    """The last `size` visits, each a row (s_j, v_j, weight_j) in float32; `added` counts all visits ever appended."""
+
+    def __init__(self, size: int, q: int, *, device: torch.device | str = "cpu") -> None:
+        self.size = size
+        self.rows = torch.zeros(size, q + 2, device=device)
+        self.added = 0
+
+    def append(self, features: Tensor, norms: Tensor, weights: Tensor) -> None:
+        """Add m ≤ size visits: features (m, q), norms (m,), weights (m,); the oldest make room."""
+        rows = torch.cat([features, norms[:, None], weights[:, None]], dim=1)
+        start, m = self.added % self.size, len(rows)
+        before_wrap = min(m, self.size - start)
+        self.rows[start : start + before_wrap] = rows[:before_wrap]
+        self.rows[: m - before_wrap] = rows[before_wrap:]
+        self.added += m
+
+    def contents(self) -> tuple[Tensor, Tensor, Tensor]:
+        """features (size, q), norms (size,), weights (size,), in no particular order.
+
+        Raises:
+            ValueError: fewer than `size` visits were appended.
+        """
+        if self.added < self.size:
+            raise ValueError(
+                f"the uncertainty set is to be learned from |D|={self.size} visits, but only {self.added} were made "
+                "since every example was seen once: train longer before solving, or use fewer visits"
+            )
+        return self.rows[:, :-2], self.rows[:, -2], self.rows[:, -1]
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"rows": self.rows.clone(), "added": self.added}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        if state["rows"].shape != self.rows.shape:
+            raise ValueError(
+                f"the saved visits are {tuple(state['rows'].shape)}, this sampler's are {tuple(self.rows.shape)}"
+            )
+        self.rows, self.added = state["rows"].to(self.rows.device).clone(), state["added"]

@@ -1,0 +1,169 @@
+"""Record folders made up for the tests that read them, in the layout that results/README.md documents."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+HEADER = "iteration,examples,epoch,epochs_equivalent,seconds,metric,value\n"
+N, BATCH = 1_000, 10
+
+
+def write_run(
+    root: Path,
+    arm: str,
+    seed: int,
+    examples: Sequence[int],
+    metrics: Mapping[str, Sequence[float]],
+    *,
+    task: str = "digits",
+    run_id: str | None = None,
+    status: str = "done",
+    core_share: float = 1.0,
+    seconds_per_example: float = 0.01,
+    epochs_equivalent: Sequence[float] | None = None,
+    norms: Sequence[tuple[float, int, float, float]] = (),
+    **meta: object,
+) -> Path:
+    """One run folder under `root`, with `metrics` given at the evaluations after `examples` examples."""
+    run_id = run_id or f"{arm}{seed}"
+    folder = root / task / arm / f"seed{seed}-{run_id}"
+    folder.mkdir(parents=True)
+    seconds = [float(seconds_per_example * used) for used in examples]
+    metrics = {**metrics, "cpu_seconds": [core_share * s for s in seconds]}
+    lines = [HEADER]
+    for k, used in enumerate(examples):
+        equivalent = epochs_equivalent[k] if epochs_equivalent is not None else used / N
+        x = f"{used // BATCH},{used},{used / N!r},{float(equivalent)!r},{seconds[k]!r}"
+        lines += [f"{x},{metric},{float(values[k])!r}\n" for metric, values in metrics.items()]
+    (folder / "record.csv").write_text("".join(lines), encoding="utf-8")
+    if norms:
+        rows = [f"{float(e)!r},{i},{float(a)!r},{float(b)!r}\n" for e, i, a, b in norms]
+        (folder / "norms.csv").write_text("epoch,example,loss_layer,exact\n" + "".join(rows), encoding="utf-8")
+    content = {
+        "run_id": run_id,
+        "task": task,
+        "arm": arm,
+        "seed": seed,
+        "status": status,
+        "message": "",
+        "config": {"batch_size": BATCH, "epochs": 10.0, "data": {"name": task, "n_train": None}},
+        "n": N,
+        "command": f"python scripts/train.py task={task} sampler={arm} seed={seed}",
+        "commit": "0" * 40,
+        "dirty": False,
+        "versions": {"python": "3.12", "torch": "2.15"},
+        "hardware": {"cpu": "Some CPU", "cores": 2, "threads": 1, "gpu": None},
+        "started": "2026-01-01T00:00:00Z",
+        "finished": "2026-01-01T00:01:00Z",
+        "duration_seconds": 60.0,
+    }
+    (folder / "meta.json").write_text(json.dumps({**content, **meta}), encoding="utf-8")
+    return folder
+
+
+@pytest.fixture
+def run_writer(tmp_path: Path) -> Callable[..., Path]:
+    """`write_run` into tmp_path/records."""
+
+    def write(*args: object, **kwargs: object) -> Path:
+        return write_run(tmp_path / "records", *args, **kwargs)
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def many_records(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A record root with runs for every figure: curves that look like real ones, drawn from a seeded generator."""
+    root = tmp_path_factory.mktemp("made-up") / "records"
+    write_many(root)
+    return root
+
+
+# By arm: the final gain ratio, and how fast and how far the loss falls per epoch equivalent.
+SHAPES = {
+    "uniform": (1.0, 1.0),
+    "oracle": (9.0, 1.05),
+    "smoothed_0": (6.0, 0.9),
+    "smoothed_0.001": (5.0, 0.95),
+    "smoothed_0.01": (4.2, 1.0),
+    "smoothed_0.1": (3.3, 1.0),
+    "smoothed_0.3": (2.3, 1.0),
+    "rais": (5.5, 1.02),
+    "rais_multiplier_off": (1.0, 1.35),
+    "uniform_rais_multiplier": (5.5, 0.82),
+}
+
+
+def write_many(root: Path) -> None:
+    """Three seeds of all arms on mnist, of four on digits, of three on mnist_6000, and diagnostic runs."""
+    grid = [("mnist", arm) for arm in SHAPES if arm != "oracle"]
+    grid += [("mnist_6000", arm) for arm in ("uniform", "oracle", "rais")]
+    grid += [("digits", arm) for arm in ("uniform", "rais", "rais_multiplier_off", "smoothed_0.1")]
+    for task, arm in grid:
+        for seed in range(3):
+            _made_up_run(root, task, arm, seed, diagnostic=False)
+    for arm in ("uniform", "rais"):
+        for seed in range(3):
+            _made_up_run(root, "mnist_diagnostics", arm, seed, diagnostic=True)
+
+
+def _made_up_run(root: Path, task: str, arm: str, seed: int, *, diagnostic: bool) -> None:
+    random = np.random.default_rng([seed, len(arm), list(SHAPES).index(arm), int(diagnostic)])
+    gain, speed = SHAPES[arm]
+    examples = np.arange(0, 10 * N + 1, N // 4)
+    # All arms but one start with an epoch like uniform's, then gain more and more.
+    ratio = 1 + (gain - 1) * (1 - np.exp(-np.maximum(examples / N - 1, 0) / 1.5))
+    equivalent = np.concatenate([[0], np.cumsum(ratio[:-1] / 4)])
+    multiplied = equivalent if arm != "rais_multiplier_off" else examples / N
+    end = int(np.searchsorted(multiplied, 10.0)) + 1 if multiplied[-1] >= 10 else len(examples)
+    examples, ratio, multiplied = examples[:end], ratio[:end], multiplied[:end]
+    noise = np.exp(random.normal(0, 0.05, end)) * np.exp(random.normal(0, 0.05))
+    loss = 2.2 * (1 + 25 * speed * multiplied) ** (-0.95) * noise
+    error = 0.0085 + 0.88 * (1 + 40 * speed * multiplied) ** (-0.98) * noise
+    status = "done"
+    if arm == "smoothed_0" and seed > 0:
+        end, status = 16, "diverged"
+        loss, error = loss.copy(), error.copy()
+        loss[14:16] *= [6, 300]
+        error[14:16] = [0.4, 0.9]
+        examples, ratio, multiplied, loss, error = (a[:end] for a in (examples, ratio, multiplied, loss, error))
+    phi = 0.95 - 0.35 * np.exp(-multiplied / 4)
+    metrics = {
+        "train_loss": loss,
+        "test_loss": loss * 1.3,
+        "test_error": error,
+        "gain_ratio": ratio,
+        "rho": 1 + (ratio - 1) / phi,
+        "phi": phi,
+        "sampler_seconds": 0.001 * examples,
+    }
+    norms = []
+    if diagnostic:
+        metrics["true_phi"] = phi
+        metrics["true_gain_ratio"] = ratio
+        metrics["true_rho"] = metrics["rho"]
+        for name, bias, spread in (("half_batch", 0.0, 0.01), ("exact", -0.01, 0.02), ("consecutive", 0.07, 0.01)):
+            metrics[f"phi_{name}"] = np.clip(phi + bias + random.normal(0, spread, len(phi)), 0, 1)
+            metrics[f"phi_{name}"][0] = np.nan
+        for used in (0, 500, 1000, 2000):
+            layer = np.clip(np.exp(random.normal(-1 - used / 500, 0.3 + used / 900, 150)), 1e-6, 1.41)
+            exact = 8 * layer * np.exp(random.normal(0, 0.15, 150))
+            norms += [(used / N, i, a, b) for i, (a, b) in enumerate(zip(layer, exact, strict=True))]
+    write_run(
+        root,
+        arm,
+        seed,
+        examples.tolist(),
+        metrics,
+        task=task,
+        run_id=f"{arm}{seed}{'d' * diagnostic}",
+        status=status,
+        seconds_per_example=0.01 if arm == "uniform" else 0.0105,
+        epochs_equivalent=multiplied.tolist(),
+        norms=norms,
+    )

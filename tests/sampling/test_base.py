@@ -1,0 +1,131 @@
+"""What all samplers share: refusing bad observations, repeated examples, saving and continuing."""
+
+from __future__ import annotations
+
+import io
+import math
+
+import pytest
+import torch
+
+from rais.sampling import Draw, NonFiniteNorm
+from rais.sampling.base import mean_of_repeats
+
+KINDS = ("uniform", "oracle", "smoothed_0", "smoothed_0.1", "rais", "rais_constant")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("m", [0, -1, 8])
+def test_a_minibatch_must_fit_the_training_set(kind, m, make):
+    with pytest.raises(ValueError, match=f"m={m} must be between 1 and the n=7"):
+        make(kind, n=7, m=m)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+def test_non_finite_norms_are_refused(kind, bad, make):
+    sampler = make(kind)
+    with pytest.raises(NonFiniteNorm, match="diverged"):
+        sampler.observe(sampler.draw(), torch.tensor([1.0, bad, 1.0]))
+    assert issubclass(NonFiniteNorm, ValueError)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_other_bad_observations_are_refused_and_leave_no_trace(kind, make, play):
+    sampler = make(kind)
+    play(sampler, 6)
+    before = sampler.probabilities()
+    draw, norm = sampler.draw(), torch.ones(3)
+    if kind == "oracle":
+        before = sampler.probabilities()
+    with pytest.raises(ValueError, match="never negative") as caught:
+        sampler.observe(draw, torch.tensor([1.0, -0.5, 1.0]))
+    assert not isinstance(caught.value, NonFiniteNorm)
+    for index in ([0, 1, 7], [0, -1, 2]):
+        with pytest.raises(ValueError, match=r"outside 0 … 6"):
+            sampler.observe(Draw(torch.tensor(index), draw.weight), norm)
+    for shape in ((2,), (4,), (3, 1), ()):
+        with pytest.raises(ValueError, match="norm has shape"):
+            sampler.observe(draw, torch.ones(shape))
+    assert torch.equal(sampler.probabilities(), before)
+
+
+def test_mean_of_repeats():
+    index = torch.tensor([4, 2, 4, 9, 2, 4])
+    value = torch.tensor([1.0, 10.0, 2.0, 7.0, 20.0, 6.0])
+    assert mean_of_repeats(index, value).tolist() == [3.0, 15.0, 3.0, 7.0, 15.0, 3.0]
+
+
+@pytest.mark.parametrize("m", [33, 50, 128])
+def test_repeats_of_one_example_get_the_same_bits(m):
+    for seed in range(50):
+        source = torch.Generator().manual_seed(seed)
+        index = torch.randint(m // 4, (m,), generator=source)
+        mean = mean_of_repeats(index, torch.rand(m, generator=source))
+        for i in index.unique():
+            assert mean[index == i].unique().numel() == 1
+
+
+def saved(sampler):
+    """The state after a trip through a file, read without unpickling objects."""
+    file = io.BytesIO()
+    torch.save(sampler.state_dict(), file)
+    file.seek(0)
+    return torch.load(file, weights_only=True)
+
+
+def assert_same_draws(one, other):
+    assert len(one) == len(other)
+    for a, b in zip(one, other, strict=True):
+        assert torch.equal(a.index, b.index) and torch.equal(a.weight, b.weight)
+
+
+@pytest.mark.parametrize("steps", [0, 1, 5, 6, 7, 10, 23])
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_new_sampler_continues_a_saved_one_to_the_bit(kind, steps, make, play):
+    sampler, other = make(kind, n=13), make(kind, n=13, seed=99)
+    play(other, 31)
+    fresh = make(kind, n=13, seed=98)
+    play(sampler, steps)
+    state = saved(sampler)
+    expected = play(sampler, 25, start=steps)
+    for continued in (fresh, other, sampler):
+        continued.load_state_dict(state)
+        assert_same_draws(play(continued, 25, start=steps), expected)
+        assert torch.equal(continued.probabilities(), sampler.probabilities())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_state_is_a_copy(kind, make, play):
+    sampler = make(kind, n=13)
+    play(sampler, 10)
+    state = sampler.state_dict()
+    expected = play(sampler, 25, start=10)
+    for _ in range(2):
+        sampler.load_state_dict(state)
+        assert_same_draws(play(sampler, 25, start=10), expected)
+
+
+@pytest.mark.parametrize(
+    ("saved_kind", "kind"), [("uniform", "rais"), ("rais", "smoothed_0.1"), ("smoothed_0.1", "uniform")]
+)
+def test_the_state_of_another_kind_is_refused(saved_kind, kind, make):
+    with pytest.raises(ValueError, match="build the sampler with the settings it was saved with"):
+        make(kind).load_state_dict(make(saved_kind).state_dict())
+
+
+@pytest.mark.parametrize("kind", ["uniform", "smoothed_0.1", "rais"])
+def test_the_state_of_another_training_set_is_refused(kind, make):
+    for n in (12, 14, 26):
+        with pytest.raises(ValueError, match="saved"):
+            make(kind, n=13).load_state_dict(make(kind, n=n).state_dict())
+
+
+def test_the_state_of_other_settings_is_refused(make):
+    sampler = make("rais", features=("mean_1", "constant"))
+    with pytest.raises(ValueError, match="mean_2"):
+        sampler.load_state_dict(make("rais", features=("mean_2", "constant")).state_dict())
+    with pytest.raises(ValueError, match="saved features"):
+        sampler.load_state_dict(make("rais").state_dict())
+    with pytest.raises(ValueError, match="saved visits"):
+        sampler.load_state_dict(make("rais", features=("mean_1", "constant"), visits=7).state_dict())

@@ -1,0 +1,29 @@
+"""The ring of recent visits against a plain list."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from rais.sampling.visits import Visits
+
+
+@pytest.mark.parametrize(("size", "m"), [(10, 3), (10, 5), (7, 7), (5, 1)])
+def test_it_holds_the_last_visits(size, m):
+    visits, rows, source = Visits(size, 2), [], torch.Generator().manual_seed(0)
+    for _ in range(20):
+        features, norms, weights = (torch.rand(m, *tail, generator=source) for tail in ((2,), (), ()))
+        visits.append(features, norms, weights)
+        rows += torch.cat([features, norms[:, None], weights[:, None]], dim=1).tolist()
+        assert visits.added == len(rows)
+        if len(rows) >= size:
+            s, v, weight = visits.contents()
+            held = torch.cat([s, v[:, None], weight[:, None]], dim=1).tolist()
+            assert sorted(held) == sorted(rows[-size:])
+
+
+def test_too_few_visits_are_an_error():
+    visits = Visits(10, 2)
+    visits.append(torch.ones(9, 2), torch.ones(9), torch.ones(9))
+    with pytest.raises(ValueError, match=r"\|D\|=10 visits, but only 9"):
+        visits.contents()

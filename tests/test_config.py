@@ -1,0 +1,143 @@
+"""Settings: every bad one is refused at the start by name; a run is identified by its science and nothing else."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.errors import HydraException
+from omegaconf.errors import OmegaConfBaseException
+
+from rais import config
+
+ROOT = Path(__file__).parents[1]
+EXPERIMENTS = sorted(path.stem for path in (ROOT / "conf" / "experiment").glob("*.yaml"))
+
+
+def composed(*overrides: str) -> config.Config:
+    config.register()
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        return config.from_hydra(compose("config", list(overrides)))
+
+
+@pytest.mark.parametrize(
+    "overrides, arm",
+    [
+        (("sampler=uniform",), "uniform"),
+        (("sampler=oracle",), "oracle"),
+        (("sampler=smoothed", "sampler.delta=0"), "smoothed_0"),
+        (("sampler=smoothed", "sampler.delta=0.001"), "smoothed_0.001"),
+        (("sampler=rais",), "rais"),
+        (("sampler=rais", "gain=adaptive"), "rais"),
+        (("arm=rais_multiplier_off",), "rais_multiplier_off"),
+        (("sampler=rais", "gain=off"), "rais_multiplier_off"),
+        (("arm=uniform_rais_multiplier",), "uniform_rais_multiplier"),
+        (("sampler=uniform", "gain=adaptive"), "uniform_multiplier_adaptive"),
+    ],
+)
+def test_arm(overrides: tuple[str, ...], arm: str) -> None:
+    assert config.arm(composed(*overrides)) == arm
+
+
+@pytest.mark.parametrize(
+    "override, names",
+    [
+        ("sampler.delta=1.5", r"sampler\.delta=1\.5 .* in \[0, 1\]"),
+        ("sampler.delta=-0.1", r"sampler\.delta=-0\.1 .* in \[0, 1\]"),
+        ("gain.alpha=0", r"gain\.alpha=0.* in \(0, 1\]"),
+        ("gain.alpha=1.01", r"gain\.alpha=1\.01 .* in \(0, 1\]"),
+        ("gain.every=0", r"gain\.every=0 .* ≥ 1"),
+        ("gain.phi=none_such", r"gain\.phi=none_such .* half_batch, exact, consecutive"),
+        ("gain.mode=none_such", r"gain\.mode=none_such .* adaptive, off, replay"),
+        ("gain.mode=exact", "sampler=oracle"),
+        ("batch_size=0", r"batch_size=0 .* ≥ 1"),
+        ("epochs=0", r"epochs=0.* greater than 0"),
+        ("epochs=nan", r"epochs=nan"),
+        ("evaluate_every=-1", r"evaluate_every=-1"),
+        ("seed=-1", r"seed=-1 .* ≥ 0"),
+        ("momentum=1", r"momentum=1.* in \[0, 1\)"),
+        ("schedule.scale=0", r"schedule\.scale=0"),
+        ("device=tpu", r"device=tpu .* auto, cpu, cuda"),
+        ("data.n_train=0", r"data\.n_train=0"),
+    ],
+)
+def test_out_of_range(override: str, names: str) -> None:
+    with pytest.raises(ValueError, match=names):
+        composed("sampler=smoothed", override)
+
+
+def test_rais_settings_out_of_range() -> None:
+    with pytest.raises(ValueError, match=r"sampler\.visits=0 .* ≥ 1"):
+        composed("sampler=rais", "sampler.visits=0")
+    with pytest.raises(ValueError, match="median.*choose from mean_1"):
+        composed("sampler=rais", "sampler.features=[constant,median]")
+
+
+def test_settings_that_do_not_fit_the_data() -> None:
+    with pytest.raises(ValueError, match="batch_size=32 .* n=20"):
+        config.check_against_data(composed("sampler=uniform"), 20)
+    with pytest.raises(ValueError, match=r"sampler\.visits=20000 .* at most 900"):
+        config.check_against_data(composed("sampler=rais"), 100)
+    config.check_against_data(composed("sampler=rais", "sampler.visits=900"), 100)
+
+
+@pytest.mark.parametrize(
+    "override, says",
+    [
+        ("smapler=rais", "smapler is no setting: the top level has .*sampler"),
+        ("sampler.delta=0.1", "sampler.delta is no setting: sampler has name, multiplier, visits, features"),
+        ("sampler=bandit", "sampler/bandit.* oracle rais smoothed uniform"),
+        ("data=imagenet", "data/imagenet.* digits mnist"),
+        ("seed=first", "seed=first.*could not be converted to Integer"),
+    ],
+)
+def test_what_hydra_refuses_is_explained_with_the_valid_values(override: str, says: str) -> None:
+    with pytest.raises((HydraException, OmegaConfBaseException)) as raised:
+        composed(override)
+    explanation = config.explain(raised.value)
+    assert re.search(says, explanation) and "\n" not in explanation
+
+
+def test_bad_command_line_ends_in_one_line_and_writes_nothing(tmp_path: Path) -> None:
+    command = [sys.executable, "scripts/train.py", "task=digits", f"runs={tmp_path}", "smapler=rais"]
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert ended.returncode == 1
+    assert ended.stderr.startswith("rais: smapler is no setting") and ended.stderr.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_run_id_is_the_science_and_nothing_else() -> None:
+    base = composed("sampler=rais")
+    same = composed("sampler=rais", "runs=elsewhere", "device=cpu", "threads=2", "logger=wandb", "data.path=/x")
+    assert config.run_id(base) == config.run_id(same)
+    others = ["seed=1", "epochs=11", "sampler.visits=100", "gain.alpha=0.1", "weight_decay=0", "data.n_train=9"]
+    ids = {config.run_id(composed("sampler=rais", override)) for override in others}
+    assert len(ids | {config.run_id(base)}) == len(others) + 1
+
+
+def test_run_id_ignores_estimator_settings_that_have_no_effect() -> None:
+    assert config.run_id(composed("sampler=uniform")) == config.run_id(composed("sampler=uniform", "gain.alpha=0.5"))
+
+
+def test_run_id_of_a_replay_is_that_of_its_source_not_of_its_path() -> None:
+    cfg = composed("arm=uniform_rais_multiplier")
+    moved = dataclasses.replace(cfg, gain=dataclasses.replace(cfg.gain, record="elsewhere/seed0-*"))
+    assert config.run_id(cfg, "aaaa") == config.run_id(moved, "aaaa") != config.run_id(cfg, "bbbb")
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_experiment_composes_and_names_its_command(name: str) -> None:
+    first, second = (ROOT / "conf" / "experiment" / f"{name}.yaml").read_text().splitlines()[:2]
+    assert first == "# @package _global_"
+    assert second.startswith(f"# python scripts/train.py --multirun experiment={name}")
+    assert composed(f"experiment={name}").seed == 0
+
+
+def test_values_of_an_experiment_win_over_the_defaults() -> None:
+    assert composed("experiment=fig2_approximation").diagnose and not composed().diagnose
+    assert composed("experiment=fig1_oracle").data.n_train == 6000

@@ -1,0 +1,145 @@
+"""pyproject.toml, the lock and environment.yml say the same, and so do the other files about the package.
+
+The lock has one exact version of everything that any extra needs, each within its bounds, and environment.yml
+installs from the lock. The Makefile is asked for its help, its refusals and what it would remove.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+from omegaconf import OmegaConf
+from packaging.markers import Marker
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from packaging.version import Version
+
+tomllib = pytest.importorskip("tomllib", reason="the lock is for Python 3.11 and newer")
+
+ROOT = Path(__file__).resolve().parents[1]
+PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+
+
+def yaml(name: str) -> dict[str, Any]:
+    loaded = OmegaConf.to_container(OmegaConf.create((ROOT / name).read_text(encoding="utf-8")))
+    assert isinstance(loaded, dict)
+    return loaded
+
+
+def bounds() -> dict[str, Requirement]:
+    lines = [
+        *PROJECT["dependencies"],
+        *(line for e in PROJECT["optional-dependencies"].values() for line in e),
+    ]
+    return {canonicalize_name(r.name): r for r in map(Requirement, lines)}
+
+
+def lock_lines() -> list[str]:
+    lines = (ROOT / "requirements.lock").read_text(encoding="utf-8").splitlines()
+    return [line for line in lines if line and not line.startswith("#")]
+
+
+def locked() -> dict[str, Version]:
+    return {
+        canonicalize_name(r.name): Version(str(r.specifier).removeprefix("==")) for r in map(Requirement, lock_lines())
+    }
+
+
+def test_every_line_of_the_lock_is_one_exact_version() -> None:
+    exact = re.compile(r"""[\w.-]+==[\w.]+( ; sys_platform == "linux")?""")
+    assert [line for line in lock_lines() if not exact.fullmatch(line)] == []
+    assert len(locked()) == len(lock_lines()), "a package is listed twice"
+
+
+def test_gpu_libraries_of_linux_are_asked_for_there_only() -> None:
+    linux = Marker('sys_platform == "linux"')
+    requirements = {canonicalize_name(r.name): r for r in map(Requirement, lock_lines())}
+    gpu = [n for n in requirements if n.startswith(("nvidia-", "cuda-")) or n == "triton"]
+    assert gpu and all(requirements[n].marker == linux for n in gpu)
+    assert [n for n, r in requirements.items() if r.marker and n not in gpu] == []
+
+
+@pytest.mark.parametrize("name", sorted(bounds()))
+def test_locked_version_is_within_the_bounds(name: str) -> None:
+    assert name in locked(), f"{name} is in pyproject.toml and not in requirements.lock"
+    assert locked()[name] in bounds()[name].specifier
+
+
+def test_every_dependency_has_a_lower_and_upper_bound_or_is_a_tool() -> None:
+    operators = {name: {s.operator for s in r.specifier} for name, r in bounds().items()}
+    assert [n for n, found in operators.items() if not ({">=", "<"} <= found or n == "packaging")] == []
+
+
+def test_core_is_torch_and_arrays_only() -> None:
+    assert {canonicalize_name(Requirement(line).name) for line in PROJECT["dependencies"]} == {
+        "torch",
+        "numpy",
+        "scipy",
+    }
+
+
+def test_environment_installs_the_lock_and_this_package() -> None:
+    environment = yaml("environment.yml")
+    assert environment["name"] == PROJECT["name"]
+    python = next(d for d in environment["dependencies"] if isinstance(d, str) and d.startswith("python="))
+    assert Version(python.removeprefix("python=")) >= Version("3.11"), "the lock needs Python 3.11"
+    assert python.removeprefix("python=") in str(PROJECT["classifiers"])
+    pip = next(d["pip"] for d in environment["dependencies"] if isinstance(d, dict))
+    assert pip == ["-r requirements.lock", "-e ."]
+    others = {d.split("=")[0] for d in environment["dependencies"] if isinstance(d, str)}
+    assert others == {"python", "pip"}, "anything else could differ from the lock"
+
+
+def test_citation_names_this_version_and_the_paper() -> None:
+    citation = yaml("CITATION.cff")
+    assert str(citation["version"]) == PROJECT["version"]
+    assert f'__version__ = "{PROJECT["version"]}"' in (ROOT / "src/rais/__init__.py").read_text(encoding="utf-8")
+    assert citation["license"] == PROJECT["license"] == "MIT"
+    paper = citation["preferred-citation"]
+    assert paper["title"] == "Training Deep Models Faster with Robust, Approximate Importance Sampling"
+    assert [a["family-names"] for a in paper["authors"]] == ["Johnson", "Guestrin"]
+
+
+def make(*arguments: str) -> subprocess.CompletedProcess[str]:
+    outer = ("MAKEFLAGS", "MAKELEVEL", "MFLAGS")
+    env = {name: value for name, value in os.environ.items() if name not in outer}
+    return subprocess.run(["make", *arguments], cwd=ROOT, env=env, capture_output=True, text=True, check=False)
+
+
+def test_help_lists_every_target_and_is_the_default() -> None:
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    phony = re.search(r"^\.PHONY: (.*)$", makefile, re.MULTILINE)
+    assert phony
+    listed = make()
+    assert listed.returncode == 0, listed.stderr
+    assert listed.stdout == make("help").stdout
+    assert re.findall(r"^  (\w+) ", listed.stdout, re.MULTILINE) == phony.group(1).split()
+
+
+def test_clean_keeps_the_committed_records() -> None:
+    removes = make("--dry-run", "clean").stdout
+    assert "results/runs" in removes
+    assert not re.search(r"results(/records|/tables|/figures|/bench)?(\s|/?$)", removes)
+
+
+def test_setup_refuses_an_old_python_with_the_cure(tmp_path: Path) -> None:
+    old = tmp_path / "python3"
+    old.write_text("#!/bin/sh\nexit 1\n")
+    old.chmod(0o755)
+    asked = make(f"PYTHON={old}", f"VENV={tmp_path / 'venv'}", "setup")
+    assert asked.returncode != 0
+    assert "Python 3.11 or newer" in asked.stdout and "PYTHON=" in asked.stdout
+    assert not (tmp_path / "venv").exists()
+
+
+def test_files_that_the_makefile_and_ci_call_exist() -> None:
+    called = re.findall(r"scripts/\w+\.py", (ROOT / "Makefile").read_text(encoding="utf-8"))
+    assert called and [name for name in called if not (ROOT / name).is_file()] == []
+    ci = ROOT / ".ci" / "run"
+    assert os.access(ci, os.X_OK)
+    assert "make test" in ci.read_text(encoding="utf-8")
