@@ -213,7 +213,7 @@ class Adaptive:
 class Phi:
     """Estimates φ, clamped to (0, 1], from the gradient of the minibatch and something to compare it with.
 
-    φ changes slowly and a single measurement of it is noisy: it is averaged `MEMORY` times longer than the norms [ours].
+    φ changes slowly and a single measurement of it is noisy: it is averaged `MEMORY` times longer than norms [ours].
 
     Args:
         parameters: the model's parameters; their `.grad` is read after each backward.

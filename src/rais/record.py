@@ -58,9 +58,7 @@ class Record:
             "config": {**asdict(cfg), "replayed": replayed},
             "n": n,
             "command": shlex.join(["python", os.path.relpath(sys.argv[0]), *sys.argv[1:]]),
-            **_code_version(),
-            "versions": _versions(),
-            "hardware": _hardware(device),
+            **environment(device),
             "started": self.started.isoformat(timespec="seconds"),
             "finished": None,
             "duration_seconds": None,
@@ -222,6 +220,11 @@ def read_meta(folder: Path) -> dict[str, Any]:
         raise ValueError(
             f"{folder / 'meta.json'} is no valid JSON ({error}): delete the folder and run again"
         ) from error
+
+
+def environment(device: torch.device) -> dict[str, Any]:
+    """Commit and dirty flag, versions and hardware: what a measured number depends on besides the settings."""
+    return {**_code_version(), "versions": _versions(), "hardware": _hardware(device)}
 
 
 def _code_version() -> dict[str, Any]:

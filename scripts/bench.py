@@ -1,0 +1,156 @@
+"""What RAIS costs: its training step against uniform's, in one process, and the parts that its sampler adds.
+
+Both runs take turns in short blocks on one core, so that whatever else the machine does falls on both. The table is
+results/bench/step.csv, with the machine beside it; no other command writes there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from hydra import compose, initialize_config_dir
+
+from rais import build, config, data, record, rng
+from rais.build import Parts
+from rais.gain import Minibatch
+from rais.gradnorm import softmax_cross_entropy_norm
+from rais.train import Loop
+
+ROOT = Path(__file__).resolve().parents[1]
+BLOCK = 50
+
+
+def parts_of(sampler: str, task: str, dataset: data.Dataset | None) -> tuple[Parts, config.Config]:
+    cfg = config.from_hydra(compose("config", [f"task={task}", f"sampler={sampler}", "device=cpu"]))
+    dataset = dataset or data.load(cfg.data.name, path=cfg.data.path, n_train=cfg.data.n_train)
+    return build.build(cfg, dataset), cfg
+
+
+def timed_steps(loop: Loop, steps: int) -> list[float]:
+    times = []
+    for _ in range(steps):
+        begin = time.perf_counter()
+        loop.step()
+        times.append(time.perf_counter() - begin)
+    return times
+
+
+def median_of(function: Callable[[], object], repeats: int) -> list[float]:
+    times = []
+    for _ in range(repeats):
+        begin = time.perf_counter()
+        function()
+        times.append(time.perf_counter() - begin)
+    return times
+
+
+def interval(values: np.ndarray, statistic: Callable = np.median) -> tuple[float, float, float]:
+    """The statistic of `values` (rounds, …) and its bootstrap 95 % interval over rounds."""
+    draws = np.random.default_rng(0).integers(len(values), size=(2000, len(values)))
+    resampled = [statistic(values[rows]) for rows in draws]
+    return float(statistic(values)), *(float(x) for x in np.percentile(resampled, [2.5, 97.5]))
+
+
+def measure(task: str, rounds: int) -> list[tuple[str, str, float, float, float]]:
+    """Rows (quantity, unit, value, low, high)."""
+    rais, cfg = parts_of("rais", task, None)
+    uniform, _ = parts_of("uniform", task, rais.data)
+    loops = [Loop(parts, None, epochs=cfg.epochs, evaluate_every=cfg.evaluate_every) for parts in (uniform, rais)]
+    while not rais.sampler.has_learned:
+        for loop in loops:
+            timed_steps(loop, BLOCK)
+    times = np.empty((rounds, 2, BLOCK))
+    for turn in range(rounds):
+        for which, loop in enumerate(loops):
+            times[turn, which] = timed_steps(loop, BLOCK)
+
+    sampler = rais.sampler
+    draw = sampler.draw()
+    x, y = rais.data.train.batch(draw.index)
+    logits = rais.model(x).detach()
+    norm = softmax_cross_entropy_norm(logits, y)
+    for parameter in rais.model.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    rais.gain.phi.iteration = 1  # a step at which φ is not due, as nearly all are
+    batch = Minibatch(draw, norm, norm, x, y)
+
+    def gain_update() -> None:
+        rais.gain.phi.iteration = 1
+        rais.gain.update(batch)
+
+    pieces = {
+        "draw": sampler.draw,
+        "loss-layer norms": lambda: softmax_cross_entropy_norm(logits, y),
+        "observe": lambda: sampler.observe(draw, norm),
+        "gain ratio": gain_update,
+    }
+    rows = [
+        ("uniform step, median", "ms", *interval(1e3 * times[:, 0])),
+        ("RAIS step, median", "ms", *interval(1e3 * times[:, 1])),
+        ("ratio of the medians", "1", *interval(times, lambda t: np.median(t[:, 1]) / np.median(t[:, 0]))),
+        ("ratio of the means, (PT) and φ included", "1", *interval(times, lambda t: t[:, 1].mean() / t[:, 0].mean())),
+    ]
+    for name, function in pieces.items():
+        sampler.solved_at = sampler.recent.added  # the pieces are timed without a solve among them
+        rows.append((f"{name}, median", "ms", *interval(1e3 * np.array(median_of(function, 300)))))
+    g = rng.generator(0, "evaluation")
+
+    def solve_later() -> None:
+        """Replace the visits by as many new ones, untimed; the next solve then starts as warm as in a run."""
+        for _ in range(sampler.period):
+            sampler.solved_at = sampler.recent.added
+            later = sampler.draw()
+            noise = 0.8 + 0.4 * torch.rand(sampler.m, generator=g)
+            sampler.observe(later, sampler.features.values[later.index, 2] * noise)
+
+    solves = []
+    for _ in range(10):
+        solve_later()
+        solves += median_of(sampler.solve, 1)
+    rows.append(("one solve of (PT), median", "ms", *interval(1e3 * np.array(solves))))
+    rows.append(
+        (f"(PT) per step, one solve in {sampler.period}", "ms", *interval(1e3 * np.array(solves) / sampler.period))
+    )
+    return rows
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--task", default="mnist", help="a task of conf/task (default: mnist)")
+    parser.add_argument("--rounds", type=int, default=60, help=f"turns of {BLOCK} steps each (default: 60)")
+    parser.add_argument("--out", type=Path, default=ROOT / "results" / "bench")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
+    config.register()
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        try:
+            rows = measure(options.task, options.rounds)
+        except data.DataUnavailable as error:
+            print(f"bench: {error}", file=sys.stderr)
+            return 1
+    options.out.mkdir(parents=True, exist_ok=True)
+    with (options.out / "step.csv").open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file, lineterminator="\n").writerows([("quantity", "unit", "value", "low", "high"), *rows])
+    about = {
+        "command": f"python scripts/bench.py --task {options.task} --rounds {options.rounds}",
+        **record.environment(torch.device("cpu")),
+    }
+    (options.out / "step.json").write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
+    for quantity, unit, value, low, high in rows:
+        print(f"{quantity:<42} {value:8.3f} [{low:.3f}, {high:.3f}] {unit if unit != '1' else ''}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
