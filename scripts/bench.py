@@ -44,7 +44,7 @@ def timed_steps(loop: Loop, steps: int) -> list[float]:
     return times
 
 
-def median_of(function: Callable[[], object], repeats: int) -> list[float]:
+def timed(function: Callable[[], object], repeats: int) -> list[float]:
     times = []
     for _ in range(repeats):
         begin = time.perf_counter()
@@ -60,6 +60,11 @@ def interval(values: np.ndarray, statistic: Callable = np.median) -> tuple[float
     return float(statistic(values)), *(float(x) for x in np.percentile(resampled, [2.5, 97.5]))
 
 
+def by_round(seconds: list[float], refresh: int) -> np.ndarray:
+    """Means over rounds of `refresh` minibatches: draws and visits are worked off once a round."""
+    return np.array(seconds).reshape(-1, refresh).mean(1)
+
+
 def measure(task: str, rounds: int) -> list[tuple[str, str, float, float, float]]:
     """Rows (quantity, unit, value, low, high)."""
     rais, cfg = parts_of("rais", task, None)
@@ -68,10 +73,11 @@ def measure(task: str, rounds: int) -> list[tuple[str, str, float, float, float]
     while not rais.sampler.has_learned:
         for loop in loops:
             timed_steps(loop, BLOCK)
-    times = np.empty((rounds, 2, BLOCK))
+    times, sampler_seconds = np.empty((rounds, 2, BLOCK)), loops[1].clock.sampler_seconds
     for turn in range(rounds):
         for which, loop in enumerate(loops):
             times[turn, which] = timed_steps(loop, BLOCK)
+    sampler_share = (loops[1].clock.sampler_seconds - sampler_seconds) / times[:, 1].sum()
 
     sampler = rais.sampler
     draw = sampler.draw()
@@ -99,15 +105,21 @@ def measure(task: str, rounds: int) -> list[tuple[str, str, float, float, float]
         ("ratio of the medians", "1", *interval(times, lambda t: np.median(t[:, 1]) / np.median(t[:, 0]))),
         ("ratio of the means, (PT) and φ included", "1", *interval(times, lambda t: t[:, 1].mean() / t[:, 0].mean())),
     ]
+    rows.append(("draw, norms, observe and gain ratio, share of the RAIS step", "1", *3 * (sampler_share,)))
     for name, function in pieces.items():
-        sampler.solved_at = sampler.recent.added  # the pieces are timed without a solve among them
-        rows.append((f"{name}, median", "ms", *interval(1e3 * np.array(median_of(function, 300)))))
+        sampler.solve_at = sampler.visited - 1  # the pieces are timed without a solve among them
+        seconds = timed(function, 40 * sampler.refresh)
+        rows.append(
+            (f"{name} by itself, mean of {sampler.refresh}", "ms", *interval(1e3 * by_round(seconds, sampler.refresh)))
+        )
     g = rng.generator(0, "evaluation")
+
+    period = sampler.between_solves // sampler.m
 
     def solve_later() -> None:
         """Replace the visits by as many new ones, untimed; the next solve then starts as warm as in a run."""
-        for _ in range(sampler.period):
-            sampler.solved_at = sampler.recent.added
+        for _ in range(period):
+            sampler.solve_at = sampler.visited - 1
             later = sampler.draw()
             noise = 0.8 + 0.4 * torch.rand(sampler.m, generator=g)
             sampler.observe(later, sampler.features.values[later.index, 2] * noise)
@@ -115,11 +127,9 @@ def measure(task: str, rounds: int) -> list[tuple[str, str, float, float, float]
     solves = []
     for _ in range(10):
         solve_later()
-        solves += median_of(sampler.solve, 1)
+        solves += timed(sampler.solve, 1)
     rows.append(("one solve of (PT), median", "ms", *interval(1e3 * np.array(solves))))
-    rows.append(
-        (f"(PT) per step, one solve in {sampler.period}", "ms", *interval(1e3 * np.array(solves) / sampler.period))
-    )
+    rows.append((f"(PT) per step, one solve in {period}", "ms", *interval(1e3 * np.array(solves) / period)))
     return rows
 
 
@@ -148,7 +158,7 @@ def main() -> int:
     }
     (options.out / "step.json").write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
     for quantity, unit, value, low, high in rows:
-        print(f"{quantity:<42} {value:8.3f} [{low:.3f}, {high:.3f}] {unit if unit != '1' else ''}")
+        print(f"{quantity:<60} {value:8.3f} [{low:.3f}, {high:.3f}] {unit if unit != '1' else ''}")
     return 0
 
 

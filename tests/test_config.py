@@ -90,7 +90,7 @@ def test_settings_that_do_not_fit_the_data() -> None:
     "override, says",
     [
         ("smapler=rais", "smapler is no setting: the top level has .*sampler"),
-        ("sampler.delta=0.1", "sampler.delta is no setting: sampler has name, multiplier, visits, features"),
+        ("sampler.delta=0.1", "sampler.delta is no setting: sampler has name, multiplier, visits, refresh, features"),
         ("sampler=bandit", "sampler/bandit.* oracle rais smoothed uniform"),
         ("data=imagenet", "data/imagenet.* digits mnist"),
         ("seed=first", "seed=first.*could not be converted to Integer"),

@@ -98,13 +98,19 @@ def test_half_batch_leaves_the_gradient_alone_and_needs_the_graph_only_when_due(
 
 
 def test_phi_is_one_before_it_is_measured_and_never_leaves_its_range() -> None:
-    model, batch, _ = next(minibatches(6, 1, False))
-    phi = gain.HalfBatch(list(model.parameters()), m=6)
+    class Told(gain.Phi):
+        def _measure(self, batch, gradient, sampled_one):
+            return batch
+
+    phi = Told([nn.Parameter(torch.ones(2))], m=6)
     assert phi.value.item() == 1
-    phi.averages.update(torch.tensor([-5.0, 1.0]))
+    for inner_product, second_moment, expected in ((-5.0, 1.0, 1.0), (1e9, 1.0, 1e-3)):
+        phi.averages = gain.RunningMean(2, 1.0)
+        phi.update((torch.tensor(inner_product), torch.tensor(second_moment)), torch.tensor(1.0))
+        assert 1e-3 <= phi.value.item() <= 1 and phi.value.item() == pytest.approx(expected, abs=0.2)
+    phi.averages = gain.RunningMean(2, 1.0)
+    phi.update((torch.tensor(0.0), torch.tensor(0.0)), torch.tensor(1.0))
     assert phi.value.item() == 1
-    phi.averages.update(torch.tensor([1e9, 1.0]))
-    assert phi.value.item() == pytest.approx(1e-3)
 
 
 def test_weights_of_one_give_a_ratio_of_exactly_one() -> None:

@@ -123,7 +123,7 @@ def test_replay_without_a_usable_source(tmp_path: Path) -> None:
     unfinished.finish("done")
     with pytest.raises(ValueError, match="0 evaluations"):
         record.read_multipliers(unfinished.folder)
-    opened(settings(tmp_path, sampler=config.RAISConfig(visits=200))).finish("done")
+    opened(settings(tmp_path, sampler=config.RAISConfig(visits=200, refresh=2))).finish("done")
     with pytest.raises(FileNotFoundError, match="matches 2 runs"):
         record.find_replayed(replaying(tmp_path))
 

@@ -27,7 +27,7 @@ M = 16
 
 
 def settings(runs: Path, sampler=None, mode: str | None = None, **changes):
-    sampler = sampler or RAISConfig(visits=64)
+    sampler = sampler or RAISConfig(visits=64, refresh=2)
     phi = GainConfig(mode=mode or sampler.multiplier, phi="half_batch", alpha=0.05, every=2)
     return toy.settings(runs, sampler=sampler, gain=phi, batch_size=M, epochs=4, evaluate_every=1.0, **changes)
 
@@ -71,7 +71,7 @@ class SharedOrder(RAIS):
 
 
 def test_rais_with_constant_features_and_the_uniform_draw_rule_is_sgd_to_the_last_bit(tmp_path: Path) -> None:
-    cfg = settings(tmp_path, RAISConfig(visits=64, features=["constant"]), weight_decay=1e-3)
+    cfg = settings(tmp_path, RAISConfig(visits=64, refresh=2, features=["constant"]), weight_decay=1e-3)
     data = toy_data()
     parts = build(cfg, data)
     parts.sampler = SharedOrder(N, M, visits=64, features=("constant",), generator=rng.generator(cfg.seed, "sampling"))
@@ -87,7 +87,7 @@ def test_rais_with_constant_features_and_the_uniform_draw_rule_is_sgd_to_the_las
     assert equal_parameters(sgd, parts.model)
 
 
-SAMPLERS = [UniformConfig(), SmoothedConfig(delta=0.1), RAISConfig(visits=64), OracleConfig()]
+SAMPLERS = [UniformConfig(), SmoothedConfig(delta=0.1), RAISConfig(visits=64, refresh=2), OracleConfig()]
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS, ids=lambda s: s.name)
@@ -131,7 +131,7 @@ def test_methods_share_their_initialisation_and_first_epoch(tmp_path: Path) -> N
 
 
 def test_divergence_is_a_result(tmp_path: Path) -> None:
-    for sampler in (UniformConfig(), RAISConfig(visits=64)):
+    for sampler in (UniformConfig(), RAISConfig(visits=64, refresh=2)):
         cfg = settings(tmp_path, sampler)
         cfg.schedule.scale = 1e8
         status, loop = run(cfg)
@@ -196,7 +196,7 @@ def test_a_diagnostic_run_is_the_same_run_with_the_truth_beside_it(tmp_path: Pat
 
 def test_settings_that_do_not_fit_are_refused_before_training(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="sampler.visits"):
-        check_against_data(settings(tmp_path, RAISConfig(visits=10_000)), N)
+        check_against_data(settings(tmp_path, RAISConfig(visits=10_000, refresh=2)), N)
 
 
 def test_cuda_without_a_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -87,7 +87,9 @@ def build_sampler(
         "uniform": lambda: sampling.Uniform(n, m, generator=generator),
         "oracle": lambda: sampling.Oracle(n, m, measure=measure, generator=generator),
         "smoothed": lambda: sampling.Smoothed(n, m, delta=s.delta, generator=generator),
-        "rais": lambda: sampling.RAIS(n, m, visits=s.visits, features=tuple(s.features), generator=generator),
+        "rais": lambda: sampling.RAIS(
+            n, m, visits=s.visits, features=tuple(s.features), refresh=s.refresh, generator=generator
+        ),
     }
     return _choose("sampler", s.name, samplers)
 

@@ -85,6 +85,7 @@ class RAISConfig(SamplerConfig):
     name: str = "rais"
     multiplier: str = "adaptive"
     visits: int = MISSING
+    refresh: int = MISSING
     features: List[str] = field(default_factory=lambda: list(NAMES))  # noqa: UP006
 
 
@@ -202,6 +203,7 @@ _WITHIN = (
     ("schedule.decay", lambda x: 0 < x <= 1, "in (0, 1]"),
     ("sampler.delta", lambda x: 0 <= x <= 1, "in [0, 1]"),
     ("sampler.visits", lambda x: x >= 1, "an integer ≥ 1"),
+    ("sampler.refresh", lambda x: x >= 1, "an integer ≥ 1"),
     ("gain.alpha", lambda x: 0 < x <= 1, "in (0, 1]"),
     ("gain.every", lambda x: x >= 1, "an integer ≥ 1"),
 )

@@ -68,7 +68,7 @@ class RunningMean:
     def update(self, value: Tensor) -> None:
         self.updates += 1
         rate = self.alpha / (1 - (1 - self.alpha) ** self.updates) if self.alpha < 1 else 1.0
-        self.value = torch.lerp(self.value, value.to(torch.float64), rate)
+        self.value.lerp_(value.to(torch.float64), rate)
 
     def state_dict(self) -> dict[str, Any]:
         return {"value": self.value.clone(), "updates": self.updates}
@@ -189,15 +189,16 @@ class Adaptive:
     @property
     def rho(self) -> Tensor:
         uniform_one, sampled_one = self.moments.value
-        return torch.where(sampled_one > 0, uniform_one / sampled_one, 1.0)
+        return (uniform_one / sampled_one).nan_to_num(
+            nan=1.0
+        )  # 0/0: all norms are 0, and no step is better than another
 
     def update(self, batch: Minibatch) -> Tensor:
         """Take in a minibatch; returns r, () float64 on the device."""
-        v, weight = batch.norm.to(torch.float64), batch.draw.weight.to(torch.float64)
-        weighted_norm = weight * v
-        self.moments.update(torch.stack([v, weighted_norm]) @ weighted_norm / len(v))
+        both = torch.stack([batch.norm, batch.draw.weight * batch.norm]).to(torch.float64)
+        self.moments.update((both @ both[1]).div_(len(batch.norm)))
         self.phi.update(batch, sampled_one=self.moments.value[1])
-        return 1 + self.phi.value * (self.rho - 1)
+        return self.rho.sub_(1).mul_(self.phi.value).add_(1)
 
     def diagnostics(self) -> dict[str, float]:
         return {"rho": self.rho.item(), **self.phi.diagnostics()}
@@ -213,6 +214,7 @@ class Adaptive:
 class Phi:
     """Estimates φ, clamped to (0, 1], from the gradient of the minibatch and something to compare it with.
 
+    `value` is φ, () float64; 1, its upper bound, before the first measurement.
     φ changes slowly and a single measurement of it is noisy: it is averaged `MEMORY` times longer than norms [ours].
 
     Args:
@@ -237,6 +239,7 @@ class Phi:
         self.m, self.every = m, every
         self.iteration = 0
         self.averages = RunningMean(2, 1 - (1 - alpha / MEMORY) ** every, device=self.device)
+        self.value = torch.ones((), dtype=torch.float64, device=self.device)
 
     @property
     def is_due(self) -> bool:
@@ -246,20 +249,18 @@ class Phi:
     def needs_graph(self) -> bool:
         return False
 
-    @property
-    def value(self) -> Tensor:
-        """φ, () float64; 1, its upper bound, before the first measurement."""
-        inner_product, second_moment = self.averages.value
-        phi = 1 - (1 - 1 / self.m) * inner_product / second_moment
-        return torch.where(second_moment > 0, phi, 1.0).clamp(1e-3, 1)
-
     def update(self, batch: Minibatch, sampled_one: Tensor) -> None:
         """Take in a minibatch; `sampled_one` is the running E‖g_1‖² in units of batch.norm."""
         if self.is_due:
             measured = self._measure(batch, [p.grad for p in self.parameters], sampled_one)
             if measured is not None:
                 self.averages.update(torch.stack(measured))
+                self.value = self._phi().nan_to_num(nan=1.0).clamp(1e-3, 1)
         self.iteration += 1
+
+    def _phi(self) -> Tensor:
+        inner_product, second_moment = self.averages.value
+        return 1 - (1 - 1 / self.m) * inner_product / second_moment
 
     def _measure(self, batch: Minibatch, gradient: list[Tensor], sampled_one: Tensor) -> tuple[Tensor, Tensor] | None:
         raise NotImplementedError
@@ -268,11 +269,12 @@ class Phi:
         return {"phi": self.value.item()}
 
     def state_dict(self) -> dict[str, Any]:
-        return {"iteration": self.iteration, "averages": self.averages.state_dict()}
+        return {"iteration": self.iteration, "averages": self.averages.state_dict(), "value": self.value.clone()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.iteration = state["iteration"]
         self.averages.load_state_dict(state["averages"])
+        self.value = state["value"].to(self.device).clone()
 
 
 class HalfBatch(Phi):
@@ -336,12 +338,10 @@ class ExactScale(Phi):
         self.model, self.loss, self.few = model, loss, min(few, m)
         self.moments = RunningMean(2, alpha / MEMORY, device=self.device)
 
-    @property
-    def value(self) -> Tensor:
+    def _phi(self) -> Tensor:
         exact, observed = self.averages.value
         sampled_one, second_moment = self.moments.value
-        phi = exact / observed * sampled_one / (self.m * second_moment)
-        return torch.where(phi > 0, phi, 1.0).clamp(1e-3, 1)
+        return exact / observed * sampled_one / (self.m * second_moment)
 
     def update(self, batch: Minibatch, sampled_one: Tensor) -> None:
         gradient = [p.grad for p in self.parameters]

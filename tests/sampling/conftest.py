@@ -42,6 +42,7 @@ def make() -> Callable[..., Sampler]:
         if kind.startswith("smoothed"):
             return Smoothed(n, m, generator=source, delta=float(kind.removeprefix("smoothed_")))
         settings.setdefault("visits", 2 * m)
+        settings.setdefault("refresh", 1)
         settings.setdefault("features", ("constant",) if kind == "rais_constant" else ("mean_1", "std_4", "constant"))
         return RAIS(n, m, generator=source, **settings)
 

@@ -88,7 +88,7 @@ def test_a_visit_changes_the_weights_of_the_examples_just_seen_alone(make, play)
 class LargestOperation(TorchDispatchMode):
     """The largest tensor that an operation reads or makes whole; views and access by index cost what they touch."""
 
-    BY_INDEX = ("aten::index", "aten::index_put_", "aten::_index_put_impl_")
+    BY_INDEX = ("aten::index_select", "aten::index_copy_")
 
     def __init__(self):
         super().__init__()

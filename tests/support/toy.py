@@ -21,7 +21,7 @@ def settings(runs: Path, **changes) -> config.Config:
         data=config.DataConfig("digits"),
         model=config.ModelConfig("lenet5"),
         schedule=config.InverseSqrtConfig(scale=3.4, offset=100),
-        sampler=config.RAISConfig(visits=100),
+        sampler=config.RAISConfig(visits=100, refresh=2),
         gain=config.GainConfig(mode="adaptive", phi="half_batch", alpha=0.01, every=16),
         batch_size=32,
         epochs=2,

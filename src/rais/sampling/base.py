@@ -96,6 +96,8 @@ class Sampler(ABC):
             value = getattr(self, name)
             if hasattr(value, "state_dict"):
                 state[name] = value.state_dict()
+            elif isinstance(value, list):
+                state[name] = list(value)
             else:
                 state[name] = value.clone() if isinstance(value, Tensor) else value
         return state
@@ -122,6 +124,8 @@ class Sampler(ABC):
                         "build the sampler with the settings it was saved with"
                     )
                 setattr(self, name, saved.to(self.device).clone())
+            elif isinstance(saved, list):
+                setattr(self, name, [tuple(x.to(self.device) for x in entry) for entry in saved])
             else:
                 setattr(self, name, saved)
         self.generator.set_state(state["generator"].cpu())
@@ -140,10 +144,11 @@ def check_observation(draw: Draw, norm: Tensor, n: int) -> None:
         )
     if norm.is_cuda:
         return
-    low, high = (x.item() for x in draw.index.aminmax())
+    low, high = draw.index.aminmax()
     if low < 0 or high >= n:
         raise ValueError(
-            f"example index {low if low < 0 else high} is outside 0 … {n - 1}: was the draw made by another sampler?"
+            f"example index {(low if low < 0 else high).item()} is outside 0 … {n - 1}: was the draw made by another "
+            "sampler?"
         )
     low, high = (x.item() for x in norm.aminmax())
     if not (low > float("-inf") and high < float("inf")):
@@ -154,6 +159,6 @@ def check_observation(draw: Draw, norm: Tensor, n: int) -> None:
 
 def mean_of_repeats(index: Tensor, value: Tensor) -> Tensor:
     """`value` (m,) with the entries of one example replaced by their mean: writing them back is order-free. O(m²)."""
-    same = (index[:, None] == index[None, :]).to(value.dtype)
+    same = index[:, None] == index
     # No matrix product: it may sum its rows in different orders, and the means of one example differ in the last digit.
-    return (same * value).sum(1) / same.sum(1)
+    return (same * value).sum(1).div_(same.sum(1))

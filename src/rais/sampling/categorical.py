@@ -57,22 +57,26 @@ class Categorical:
         Where an example stands in `index` more than once, its weights must be equal.
         """
         row = index // self.cols
-        self.table.view(-1)[index] = weight.to(torch.float64)
-        self.row_sums[row] = self.table[row].sum(1)
+        self.table.view(-1).index_copy_(0, index, weight.to(torch.float64))
+        self.row_sums.index_copy_(0, row, self.table.index_select(0, row).sum(1))
 
     def sample(self, m: int, generator: torch.Generator) -> Tensor:
         """m independent categories (m,) int64. O(m√n)."""
-        u, u_in_row = torch.rand(2, m, dtype=torch.float64, device=self.table.device, generator=generator)
+        u = torch.rand(2, m, 1, dtype=torch.float64, device=self.table.device, generator=generator)
         cumulative = self.row_sums.cumsum(0)
-        row = torch.searchsorted(cumulative, u * cumulative[-1], right=True).clamp_max(len(cumulative) - 1)
-        within = self.table[row].cumsum(1)
-        col = torch.searchsorted(within, (u_in_row * within[:, -1])[:, None], right=True).squeeze(1)
         # The clamps act only where a weight is NaN: an index out of range would leave an accelerator unusable.
-        return (row * self.cols + col).clamp_max(self.n - 1)
+        row = torch.searchsorted(cumulative, u[0, :, 0] * cumulative[-1], right=True).clamp_max_(len(cumulative) - 1)
+        within = self.table.index_select(0, row).cumsum_(1)
+        col = torch.searchsorted(within, u[1] * within[:, -1:], right=True).squeeze(1)
+        return col.add_(row, alpha=self.cols).clamp_max_(self.n - 1)
 
     def probability(self, index: Tensor) -> Tensor:
         """p of the examples `index` (m,), float64."""
-        return self.table.view(-1)[index] / self.row_sums.sum()
+        return self.table.view(-1).index_select(0, index) / self.row_sums.sum()
+
+    def weight(self, index: Tensor) -> Tensor:
+        """1/(n p) of the examples `index` (m,), float64: the mean of all weights over those of `index`."""
+        return (self.row_sums.sum() / self.n) / self.table.view(-1).index_select(0, index)
 
     def probabilities(self) -> Tensor:
         """p (n,), float64."""

@@ -51,32 +51,33 @@ class Features:
         self.past = torch.zeros(n, WINDOWS[-1], device=device)
         self.count = torch.zeros(n, dtype=torch.int64, device=device)
         self.values = torch.zeros(n, len(names), device=device)
-        self._ends = torch.tensor(WINDOWS, device=device) - 1
-        self._windows = torch.tensor(WINDOWS, dtype=torch.float64, device=device)
+        in_window = torch.arange(WINDOWS[-1])[:, None] < torch.tensor(WINDOWS)
+        self._in_window = in_window.to(device, torch.float64)
+        self._lengths = torch.tensor(WINDOWS, dtype=torch.float64, device=device)
+        self._ones = torch.ones(1, 1, dtype=torch.float64, device=device)
 
     def update(self, index: Tensor, norm: Tensor) -> Tensor:
         """Add a visit of each example of `index` (m,) with its `norm` (m,); returns their new features (m, q).
 
         Where an example stands in `index` more than once, its norms must be equal; it counts as one visit. O(m·q).
         """
-        past = torch.cat([norm.to(self.past.dtype)[:, None], self.past[index, :-1]], dim=1)
-        count = (self.count[index] + 1).clamp_max(WINDOWS[-1])
-        self.past[index], self.count[index] = past, count
-        values = self._from_past(past.to(torch.float64), count)
-        self.values[index] = values
+        older = self.past.index_select(0, index)[:, :-1]
+        past = torch.cat([norm.to(self.past.dtype)[:, None], older], dim=1)
+        count = self.count.index_select(0, index).add_(1).clamp_max_(WINDOWS[-1])
+        self.past.index_copy_(0, index, past)
+        self.count.index_copy_(0, index, count)
+        values = self._from_past(past.to(torch.float64), count).to(self.values.dtype)
+        self.values.index_copy_(0, index, values)
         return values
 
     def _from_past(self, past: Tensor, count: Tensor) -> Tensor:
-        length = torch.minimum(count[:, None].to(torch.float64), self._windows)
-        mean = past.cumsum(1)[:, self._ends] / length
-        spread = len(SPREAD_WINDOWS)
-        # Centred on the newest norm, so that nearly equal norms lose no digits.
-        centred = (past - past[:, :1]) * (torch.arange(past.shape[1], device=past.device) < count[:, None])
-        ends, length = self._ends[-spread:], length[:, -spread:]
-        offset = centred.cumsum(1)[:, ends] / length
-        variance = (centred.square().cumsum(1)[:, ends] / length - offset.square()).clamp_min(0)
-        every = torch.cat([mean, variance, variance.sqrt(), torch.ones_like(mean[:, :1])], dim=1)
-        return every[:, self.columns].to(self.values.dtype)
+        length = torch.minimum(count[:, None], self._lengths)
+        mean = (past @ self._in_window).div_(length)
+        # In float64 nothing is lost to the difference that float32 norms had.
+        square = ((past * past) @ self._in_window).div_(length)
+        variance = (square - mean * mean)[:, -len(SPREAD_WINDOWS) :].clamp_min_(0)
+        every = torch.cat([mean, variance, variance.sqrt(), self._ones.expand(len(past), 1)], dim=1)
+        return every if len(self.names) == len(NAMES) else every.index_select(1, self.columns)
 
     def state_dict(self) -> dict[str, Any]:
         tables = {name: getattr(self, name).clone() for name in ("past", "count", "values")}
