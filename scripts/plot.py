@@ -2,8 +2,8 @@
 
 Reads the record root, writes OUT/tables/*.csv, OUT/figures/*.png and *.pdf, and prints the speed-ups and every path.
 A figure whose runs are missing is listed as skipped with the command that makes them. `--readme README.md` puts
-the table of speed-ups between the two marks in that file; with `--check` nothing is written, and the exit code is
-1 where the table in the file is not that of the records.
+the numbers of the records between the marks in that file; with `--check` nothing is written, and the exit code is
+1 where the numbers in the file are not those of the records.
 """
 
 from __future__ import annotations
@@ -15,12 +15,11 @@ from pathlib import Path
 
 import pandas as pd
 
-from rais import figures, stats
+from rais import figures, readme, stats
 from rais.figures.fig2_approximation import phi_table
 from rais.figures.fig7_two_by_two import two_by_two_table
 from rais.load import RecordError, Records, load
 
-BEGIN, END = "<!-- speedup:begin -->", "<!-- speedup:end -->"
 TABLES = {
     "speedup": stats.speedup_table,
     "final": stats.final_table,
@@ -34,7 +33,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("names", nargs="*", metavar="NAME", help="figures to draw (default: all)")
     parser.add_argument("--records", type=Path, default=Path("results/records"), help="record root")
     parser.add_argument("--out", type=Path, default=Path("results"), help="holds figures/ and tables/")
-    parser.add_argument("--readme", type=Path, help="file whose table of speed-ups is replaced")
+    parser.add_argument("--readme", type=Path, help="file whose numbers between marks are replaced")
     parser.add_argument("--check", action="store_true", help="compare the file given by --readme, write nothing")
     options = parser.parse_args(arguments)
     if options.check and not options.readme:
@@ -89,15 +88,6 @@ def terminal_table(records: Records) -> str:
     return "\n".join(lines)
 
 
-def with_table(text: str, table: str, path: Path) -> str:
-    """`text` with `table` between its two marks. Raises ValueError where they are not there once each, in order."""
-    before, begin, rest = text.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end or BEGIN in rest or END in after:
-        raise ValueError(f"{path} must hold the lines {BEGIN} and {END} once each: add them where the table belongs")
-    return f"{before}{BEGIN}\n{table}{END}{after}"
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     options = parse(arguments)
     try:
@@ -106,15 +96,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if unknown := set(options.names) - set(known):
             raise ValueError(f"no figure {', '.join(sorted(unknown))}: choose from {', '.join(known)}")
         if options.check:
-            return check(records, options.readme)
+            return check(records, options)
         print(terminal_table(records), end="\n\n")
         paths = write_tables(records, options.out / "tables")
         drawn, skipped = write_figures(records, options.names or list(known), options.out / "figures")
         paths += drawn
         if options.readme:
             text = options.readme.read_text(encoding="utf-8")
-            table = stats.readme_table(records)
-            options.readme.write_text(with_table(text, table, options.readme), encoding="utf-8")
+            made = readme.parts(records, options.out / "bench")
+            options.readme.write_text(readme.fill(text, made, options.readme), encoding="utf-8")
             paths.append(options.readme)
     except (RecordError, ValueError, OSError) as error:
         raise SystemExit(f"plot: {error}") from error
@@ -122,12 +112,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def check(records: Records, readme: Path) -> int:
-    """0 where the table in `readme` is that of the records, else 1 and the command that renews it."""
-    text = readme.read_text(encoding="utf-8")
-    if with_table(text, stats.readme_table(records), readme) == text:
+def check(records: Records, options: argparse.Namespace) -> int:
+    """0 where the numbers in the README are those of the records, else 1 and the command that renews them."""
+    text = options.readme.read_text(encoding="utf-8")
+    if readme.fill(text, readme.parts(records, options.out / "bench"), options.readme) == text:
         return 0
-    print(f"plot: the table in {readme} is not that of {records.root}: run `make figures`", file=sys.stderr)
+    print(f"plot: numbers in {options.readme} are not those of {records.root}: run `make figures`", file=sys.stderr)
     return 1
 
 

@@ -11,7 +11,8 @@ import plot
 
 ROOT = Path(__file__).resolve().parents[2]
 CURVE = ((0, 1000, 2000), {"train_loss": [2.0, 0.5, 0.1], "test_error": [0.9, 0.2, 0.1], "gain_ratio": [1, 1, 1]})
-README = f"before\n{plot.BEGIN}\nold\n{plot.END}\nafter\n"
+BEGIN, END = "<!-- speedup:begin -->", "<!-- speedup:end -->"
+README = f"before\n{BEGIN}\nold\n{END}\nafter\n"
 
 
 @pytest.fixture
@@ -80,12 +81,12 @@ def test_the_table_in_the_readme_is_replaced_and_then_up_to_date(root, tmp_path,
     assert readme.read_text() == README
     run("--records", root, "--out", tmp_path, "--readme", readme, "fig1_oracle")
     text = readme.read_text()
-    assert text.startswith(f"before\n{plot.BEGIN}\n| task | arm |") and text.endswith(f"{plot.END}\nafter\n")
+    assert text.startswith(f"before\n{BEGIN}\n| task | arm |") and text.endswith(f"{END}\nafter\n")
     assert "old" not in text
     assert run("--records", root, "--readme", readme, "--check") == 0
 
 
-@pytest.mark.parametrize("text", ["", plot.BEGIN, plot.END + plot.BEGIN, README + README])
+@pytest.mark.parametrize("text", ["", BEGIN, END + BEGIN, README + README])
 def test_a_readme_without_its_two_marks(root, tmp_path, text):
     (tmp_path / "README.md").write_text(text)
     with pytest.raises(SystemExit, match="must hold the lines .* once each"):

@@ -1,0 +1,70 @@
+"""The parts of the README that hold numbers, made from records and put between their marks.
+
+A part stands between `<!-- name:begin -->` and `<!-- name:end -->`. Nobody types a number there: `make figures` does.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from pathlib import Path
+
+from rais import stats
+from rais.load import Records
+
+MARK = re.compile(r"<!-- (\w+):(begin|end) -->")
+
+
+def parts(records: Records, bench: Path) -> dict[str, str]:
+    """Markdown by name: `claim`, `speedup` and `bench` (from bench/step.csv and .json where they are)."""
+    return {"claim": claim(records), "speedup": stats.readme_table(records), "bench": bench_table(bench)}
+
+
+def fill(text: str, made: dict[str, str], path: Path) -> str:
+    """`text` with every part of `made` between its marks.
+
+    Raises:
+        ValueError: a mark is missing, repeated, out of order, or of an unknown part.
+    """
+    for name in {name for name, _ in MARK.findall(text)} | {"speedup"}:
+        begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
+        before, _, rest = text.partition(begin)
+        _, _, after = rest.partition(end)
+        if name not in made or text.count(begin) != 1 or text.count(end) != 1 or end not in rest:
+            raise ValueError(f"{path} must hold the lines {begin} and {end} once each, for {', '.join(made)} alone")
+        text = f"{before}{begin}\n{made[name]}{end}{after}"
+    return text
+
+
+def claim(records: Records) -> str:
+    """One sentence: what RAIS saved on MNIST; nothing where there are no such records."""
+    table = stats.speedup_table(records)
+    rows = table[(table["task"] == "mnist") & (table["arm"] == "rais")]
+    if rows.empty:
+        return ""
+    row = rows.iloc[0]
+    end = stats.final_table(records).set_index(["task", "arm"]).loc[("mnist", "rais")]
+    note = "" if row["status"] == "done" else f" Of these runs: {row['status']} (counted as 0)."
+    fewer, sooner = (stats.speedup_text(row, unit) for unit in ("examples", "seconds"))
+    return (
+        f"**On MNIST with LeNet-5, RAIS reached uniform SGD's final training loss with {fewer} fewer examples and in "
+        f"{sooner} less time** ({row['n_seeds']} seeds, 95 % intervals; {end['hardware']}).{note}\n"
+    )
+
+
+def bench_table(bench: Path) -> str:
+    """The rows of bench/step.csv, and how they were measured; nothing where they are missing."""
+    table, about = bench / "step.csv", bench / "step.json"
+    if not (table.is_file() and about.is_file()):
+        return ""
+    with table.open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    lines = ["| what | value [95 % interval] |", "|---|---|"]
+    for row in rows:
+        value, low, high = (f"{float(row[key]):.3f}" for key in ("value", "low", "high"))
+        unit = "" if row["unit"] == "1" else f" {row['unit']}"
+        lines.append(f"| {row['quantity']} | {value}{unit}" + (f" [{low}, {high}] |" if low != high else " |"))
+    made = json.loads(about.read_text(encoding="utf-8"))
+    hardware = made["hardware"]
+    return "\n".join(lines) + f"\n\n`{made['command']}`, {hardware['cpu']}, {hardware['threads']} thread.\n"
