@@ -26,6 +26,8 @@ FORBIDDEN = {
     "gain.py": (*HYDRA, "wandb", "rais.data", "rais.models", *TRAINING),
     "figures": ("torch", "torchvision", *HYDRA, "wandb", *TRAINING),
     "stats.py": ("torch", "torchvision", *HYDRA, "wandb", *TRAINING),
+    "load.py": ("torch", "torchvision", *HYDRA, "wandb", *TRAINING),
+    "readme.py": ("torch", "torchvision", *HYDRA, "wandb", *TRAINING),
 }
 
 

@@ -35,7 +35,7 @@ from rais.gradnorm import exact_norms
 from rais.sampling.base import Draw
 from rais.sampling.oracle import Oracle
 
-MEMORY = 10
+MEMORY = 3
 
 
 class Minibatch(NamedTuple):
@@ -173,12 +173,12 @@ class Adaptive:
 
     Args:
         phi: a `HalfBatch`, `ExactScale` or `Consecutive` estimator.
-        alpha: α [0.01 recalled].
+        alpha: α [0.01 recalled; 0.003 ours, because ρ is heavy-tailed: see PAPER.md].
     """
 
     needs_norms = True
 
-    def __init__(self, phi: Phi, *, alpha: float = 0.01) -> None:
+    def __init__(self, phi: Phi, *, alpha: float = 0.003) -> None:
         self.phi = phi
         self.moments = RunningMean(2, alpha, device=phi.device)
 
@@ -227,7 +227,7 @@ class Phi:
         ValueError: m < 2, or `every` < 1.
     """
 
-    def __init__(self, parameters: Sequence[Tensor], *, m: int, alpha: float = 0.01, every: int = 1) -> None:
+    def __init__(self, parameters: Sequence[Tensor], *, m: int, alpha: float = 0.003, every: int = 1) -> None:
         if m < 2:
             raise ValueError(
                 f"the gain ratio cannot be estimated from minibatches of m={m}: use batch_size ≥ 2 or gain=off"
@@ -299,7 +299,7 @@ class HalfBatch(Phi):
 class Consecutive(Phi):
     """⟨g_t, g_{t−1}⟩ in place of ‖∇F‖²: free, but biased by the step between the two.  [ours]"""
 
-    def __init__(self, parameters: Sequence[Tensor], *, m: int, alpha: float = 0.01, every: int = 1) -> None:
+    def __init__(self, parameters: Sequence[Tensor], *, m: int, alpha: float = 0.003, every: int = 1) -> None:
         super().__init__(parameters, m=m, alpha=alpha, every=1)
         self.previous: list[Tensor] | None = None
 
@@ -330,7 +330,7 @@ class ExactScale(Phi):
         m: int,
         model: torch.nn.Module,
         loss: Callable[[Tensor, Tensor], Tensor],
-        alpha: float = 0.01,
+        alpha: float = 0.003,
         every: int = 1,
         few: int = 8,
     ) -> None:

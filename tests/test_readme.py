@@ -1,0 +1,75 @@
+"""What the README says can be done: its Python runs, and its commands, settings and links name things that exist."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+
+from rais import config, readme
+
+ROOT = Path(__file__).parents[1]
+TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
+GENERATED = re.compile(r"<!-- (\w+):begin -->.*?<!-- \1:end -->", re.DOTALL)
+SHELL = "\n".join(re.findall(r"```sh\n(.*?)```", TEXT, re.DOTALL))
+TRAINING = [line.split("#")[0] for line in SHELL.splitlines() if line.startswith("python scripts/train.py")]
+
+
+def test_python_blocks_run_and_learn() -> None:
+    blocks = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
+    assert len(blocks) == 2
+    names: dict = {}
+    torch.manual_seed(0)
+    exec(blocks[0], names)
+    assert names["sampler"].has_learned, "the first loop ends before RAIS has learned anything"
+    exec(blocks[1], names)
+    assert names["t_hat"] > 0.9 * 300
+    assert all(torch.isfinite(p).all() for p in names["model"].parameters())
+
+
+@pytest.mark.parametrize("command", TRAINING)
+def test_training_commands_compose(command: str) -> None:
+    overrides = [word for word in shlex.split(command)[2:] if word != "--multirun"]
+    config.register()
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        config.from_hydra(compose("config", [re.sub(r"=([^,]*),.*", r"=\1", word) for word in overrides]))
+
+
+def test_commands_name_what_exists() -> None:
+    assert len(TRAINING) >= 4
+    targets = set(re.findall(r"^([a-z]+):.*##", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+    prose = GENERATED.sub("", TEXT)
+    assert set(re.findall(r"make ([a-z]+)\b(?= |$|`)", SHELL)) | set(re.findall(r"`make ([a-z]+)`", prose)) <= targets
+    for path in re.findall(r"(?:python|\]\() ?((?:scripts|src|conf|results)/[\w./-]+)", TEXT):
+        assert (ROOT / path).exists(), path
+
+
+def test_figures_are_there() -> None:
+    for path in re.findall(r"!\[[^\]]*\]\(([^)]+)\)", TEXT):
+        assert (ROOT / path).is_file(), path
+
+
+def test_fill_puts_each_part_between_its_marks_and_refuses_unknown_ones() -> None:
+    text = "<!-- claim:begin -->old<!-- claim:end -->\n<!-- speedup:begin -->\n<!-- speedup:end -->\nend\n"
+    made = {"claim": "C\n", "speedup": "S\n"}
+    filled = readme.fill(text, made, Path("README.md"))
+    assert filled == (
+        "<!-- claim:begin -->\nC\n<!-- claim:end -->\n<!-- speedup:begin -->\nS\n<!-- speedup:end -->\nend\n"
+    )
+    assert readme.fill(filled, made, Path("README.md")) == filled
+    for broken in ("no marks", text + text, text.replace("claim", "other")):
+        with pytest.raises(ValueError, match=r"README\.md must hold"):
+            readme.fill(broken, made, Path("README.md"))
+
+
+def test_bench_table(tmp_path: Path) -> None:
+    assert readme.bench_table(tmp_path) == ""
+    (tmp_path / "step.csv").write_text("quantity,unit,value,low,high\nratio,1,1.1,1.05,1.15\nsolve,ms,20,20,20\n")
+    (tmp_path / "step.json").write_text('{"command": "run me", "hardware": {"cpu": "Some CPU", "threads": 1}}')
+    table = readme.bench_table(tmp_path)
+    assert "| ratio | 1.100 [1.050, 1.150] |" in table and "| solve | 20.000 ms |" in table
+    assert "`run me`, Some CPU, 1 thread." in table
