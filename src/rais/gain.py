@@ -142,10 +142,8 @@ class Exact(Off):
         self.oracle = oracle
 
     def update(self, batch: Minibatch) -> Tensor:
-        v = self.oracle.norms.to(torch.float64)
-        return exact_moments(v, v.mean() / v, self.oracle.full_gradient_sq.to(torch.float64), self.oracle.m)[
-            "gain_ratio"
-        ]
+        v, full_gradient_sq = (x.to(torch.float64) for x in (self.oracle.norms, self.oracle.full_gradient_sq))
+        return exact_moments(v, v.mean() / v, full_gradient_sq, self.oracle.m)["gain_ratio"]
 
 
 def exact_moments(v: Tensor, weight: Tensor, full_gradient_sq: Tensor, m: int) -> dict[str, Tensor]:
@@ -189,9 +187,7 @@ class Adaptive:
     @property
     def rho(self) -> Tensor:
         uniform_one, sampled_one = self.moments.value
-        return (uniform_one / sampled_one).nan_to_num(
-            nan=1.0
-        )  # 0/0: all norms are 0, and no step is better than another
+        return (uniform_one / sampled_one).nan_to_num(nan=1.0)  # 0/0 where all norms are 0
 
     def update(self, batch: Minibatch) -> Tensor:
         """Take in a minibatch; returns r, () float64 on the device."""

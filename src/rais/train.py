@@ -35,7 +35,7 @@ LOOK_EVERY = 100  # Iterations between two looks at the device: for the progress
 
 
 class Diverged(Exception):
-    """The loss or a parameter is no longer finite."""
+    """The loss, the gain ratio or a gradient norm is no longer finite."""
 
 
 @dataclass

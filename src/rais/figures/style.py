@@ -93,7 +93,6 @@ ARMS = {
     "rais": Look("RAIS", VERMILLION, "-", "D", 1.8),
     "rais_multiplier_off": Look("RAIS, multiplier 1", PURPLE, (0, (2.2, 1.1)), "<"),
     "uniform_rais_multiplier": Look("uniform, RAIS's multiplier", ORANGE, (0, (1, 0.9)), ">"),
-    "uniform_multiplier_adaptive": Look("uniform SGD, r estimated", GREY, (0, (5, 1.6)), "o"),
 }
 TRUTH = Look("true value", BLACK, "-", "o", 1.6)
 ESTIMATORS = {
