@@ -108,7 +108,7 @@ def test_runs_that_diverge_or_never_arrive_count_as_zero_and_are_named(run_write
     found = row(tmp_path, "smoothed_0")
     assert found["examples_speedup"] == pytest.approx(2 / 4)
     assert found["examples_low"] == 0
-    assert found["status"] == "2 of 4 diverged; 1 of 4 never at L*"
+    assert found["status"] == "2 of 4 diverged; 1 of 4 never at L* (those that were: 2.00×)"
     assert found["final_train_loss"] == pytest.approx((math.exp(-8) + math.exp(-2)) / 2)
 
 

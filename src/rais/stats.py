@@ -235,9 +235,12 @@ def _remarks(runs: pd.DataFrame, uniform: pd.DataFrame, pairs: int, timed: int, 
     """What should temper one row, worst first."""
     n, diverged = len(runs), int((runs["status"] == "diverged").sum())
     never = int(np.isinf(runs.loc[runs["status"] == "done", "examples_cost"]).sum())
+    speedups = _speedups(runs.merge(uniform, on="seed", suffixes=("", "_uniform")), "examples")
+    arrived = speedups[speedups > 0]
+    those = f" (those that were: {arrived.mean():.2f}×)" if len(arrived) and not runs["arm"].eq("uniform").all() else ""
     remarks = {
         f"{diverged} of {n} diverged": diverged,
-        f"{never} of {n} never at L*": never,
+        f"{never} of {n} never at L*{those}": never,
         f"{unfinished} unfinished, left out": unfinished,
         "no uniform run to compare with": uniform.empty,
         "uniform did not learn, so there is no L*": len(uniform) and runs["level"].isna().any(),
