@@ -99,7 +99,7 @@ def test_half_batch_leaves_the_gradient_alone_and_needs_the_graph_only_when_due(
 
 def test_phi_is_one_before_it_is_measured_and_never_leaves_its_range() -> None:
     class Told(gain.Phi):
-        def _measure(self, batch, gradient, sampled_one):
+        def _measure(self, batch, gradient):
             return batch
 
     phi = Told([nn.Parameter(torch.ones(2))], m=6)

@@ -144,5 +144,5 @@ def test_committed_files_name_no_machine_and_no_registry() -> None:
 def test_pattern_of_machine_paths_bites() -> None:
     assert MACHINE_PATH.search('"' + "/wo" + 'rk/main/results"')
     assert MACHINE_PATH.search("runs: " + "/ho" + "me/someone/runs")
-    assert not MACHINE_PATH.search("results/work/x and ~/.cache/rais and ${root}/work/x")
+    assert not MACHINE_PATH.search("results{0}/x and ~/.cache/rais and ${{root}}{0}/x".format("/wo" + "rk"))
     assert REGISTRY.search("https://" + "py" + "pi.org/simple/torch")

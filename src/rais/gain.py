@@ -25,6 +25,7 @@ on the device: no method here waits for it.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -207,7 +208,7 @@ class Adaptive:
         self.phi.load_state_dict(state["phi"])
 
 
-class Phi:
+class Phi(ABC):
     """Estimates φ, clamped to (0, 1], from the gradient of the minibatch and something to compare it with.
 
     `value` is φ, () float64; 1, its upper bound, before the first measurement.
@@ -248,18 +249,23 @@ class Phi:
     def update(self, batch: Minibatch, sampled_one: Tensor) -> None:
         """Take in a minibatch; `sampled_one` is the running E‖g_1‖² in units of batch.norm."""
         if self.is_due:
-            measured = self._measure(batch, [p.grad for p in self.parameters], sampled_one)
+            measured = self._measure(batch, self._gradient())
             if measured is not None:
                 self.averages.update(torch.stack(measured))
                 self.value = self._phi().nan_to_num(nan=1.0).clamp(1e-3, 1)
         self.iteration += 1
 
+    def _gradient(self) -> list[Tensor]:
+        """The minibatch's gradient; zeros for a parameter that the loss does not reach."""
+        return [torch.zeros_like(p) if p.grad is None else p.grad for p in self.parameters]
+
     def _phi(self) -> Tensor:
         inner_product, second_moment = self.averages.value
         return 1 - (1 - 1 / self.m) * inner_product / second_moment
 
-    def _measure(self, batch: Minibatch, gradient: list[Tensor], sampled_one: Tensor) -> tuple[Tensor, Tensor] | None:
-        raise NotImplementedError
+    @abstractmethod
+    def _measure(self, batch: Minibatch, gradient: list[Tensor]) -> tuple[Tensor, Tensor] | None:
+        """What `averages` takes in at an iteration that is due; None where there is nothing to compare with yet."""
 
     def diagnostics(self) -> dict[str, float]:
         return {"phi": self.value.item()}
@@ -283,7 +289,7 @@ class HalfBatch(Phi):
     def needs_graph(self) -> bool:
         return self.is_due
 
-    def _measure(self, batch: Minibatch, gradient: list[Tensor], sampled_one: Tensor) -> tuple[Tensor, Tensor]:
+    def _measure(self, batch: Minibatch, gradient: list[Tensor]) -> tuple[Tensor, Tensor]:
         a = self.m // 2
         first = torch.autograd.grad(batch.weighted[:a].mean(), self.parameters, allow_unused=True)
         first = [torch.zeros_like(g) if f is None else f for f, g in zip(first, gradient, strict=True)]
@@ -299,7 +305,7 @@ class Consecutive(Phi):
         super().__init__(parameters, m=m, alpha=alpha, every=1)
         self.previous: list[Tensor] | None = None
 
-    def _measure(self, batch: Minibatch, gradient: list[Tensor], sampled_one: Tensor) -> tuple[Tensor, Tensor] | None:
+    def _measure(self, batch: Minibatch, gradient: list[Tensor]) -> tuple[Tensor, Tensor] | None:
         previous, self.previous = self.previous, [g.clone() for g in gradient]
         return None if previous is None else (inner(previous, gradient), inner(gradient, gradient))
 
@@ -340,11 +346,11 @@ class ExactScale(Phi):
         return exact / observed * sampled_one / (self.m * second_moment)
 
     def update(self, batch: Minibatch, sampled_one: Tensor) -> None:
-        gradient = [p.grad for p in self.parameters]
+        gradient = self._gradient()
         self.moments.update(torch.stack([sampled_one, inner(gradient, gradient)]))
         super().update(batch, sampled_one)
 
-    def _measure(self, batch: Minibatch, gradient: list[Tensor], sampled_one: Tensor) -> tuple[Tensor, Tensor]:
+    def _measure(self, batch: Minibatch, gradient: list[Tensor]) -> tuple[Tensor, Tensor]:
         few = slice(self.few)
         weight, observed = batch.draw.weight[few].to(torch.float64), batch.norm[few].to(torch.float64)
         exact = exact_norms(self.model, self.loss, batch.inputs[few], batch.targets[few]).to(torch.float64)

@@ -71,7 +71,7 @@ class Record:
         except OSError as error:
             raise OSError(
                 f"the record folder {self.folder} cannot be written ({error.strerror}): set `runs` to a folder that "
-                "can, as in runs=/tmp/runs"
+                "can, as in runs=elsewhere/runs"
             ) from error
         self._mirror = _WandbMirror(self.meta, self.folder) if cfg.wandb is not None else None
 
