@@ -113,6 +113,16 @@ def test_phi_is_one_before_it_is_measured_and_never_leaves_its_range() -> None:
     assert phi.value.item() == 1
 
 
+def test_a_parameter_that_the_loss_does_not_reach_changes_nothing() -> None:
+    values = []
+    for unused in ([], [nn.Parameter(torch.ones(3, dtype=torch.float64))]):
+        model, batch, _ = next(minibatches(6, 1, True))
+        phi = gain.HalfBatch([*model.parameters(), *unused], m=6)
+        phi.update(batch, torch.tensor(1.0))
+        values.append(phi.value.item())
+    assert values[0] == values[1]
+
+
 def test_weights_of_one_give_a_ratio_of_exactly_one() -> None:
     adaptive = None
     g = torch.Generator().manual_seed(0)
@@ -218,11 +228,11 @@ def test_phi_arguments(kwargs: dict, message: str) -> None:
         gain.HalfBatch([nn.Parameter(torch.ones(2))], **kwargs)
 
 
-@pytest.mark.parametrize("name", sorted(gain.PHI))
-def test_state_continues_to_the_last_bit(name: str) -> None:
+@pytest.mark.parametrize("estimator", [gain.HalfBatch, gain.ExactScale, gain.Consecutive])
+def test_state_continues_to_the_last_bit(estimator: type[gain.Phi]) -> None:
     def make(model: nn.Module) -> gain.Adaptive:
-        extra = {"model": model, "loss": losses} if name == "exact" else {}
-        return gain.Adaptive(gain.PHI[name](list(model.parameters()), m=6, every=3, **extra))
+        extra = {"model": model, "loss": losses} if estimator is gain.ExactScale else {}
+        return gain.Adaptive(estimator(list(model.parameters()), m=6, every=3, **extra))
 
     first = second = None
     twice = zip(minibatches(6, 40, True), minibatches(6, 40, True), strict=True)

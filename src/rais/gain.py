@@ -364,9 +364,6 @@ class ExactScale(Phi):
         self.moments.load_state_dict(state["moments"])
 
 
-PHI = {"half_batch": HalfBatch, "exact": ExactScale, "consecutive": Consecutive}
-
-
 def inner(a: Sequence[Tensor], b: Sequence[Tensor]) -> Tensor:
     """⟨a, b⟩ over lists of equally shaped tensors, () float64."""
     return torch.stack([torch.dot(x.flatten(), y.flatten()) for x, y in zip(a, b, strict=True)]).to(torch.float64).sum()
