@@ -36,7 +36,7 @@ def test_equals_autograd(classes: int, scale: float) -> None:
     )
 
 
-@pytest.mark.parametrize("margin", [1.0, 10.0, 17.0, 30.0, 38.0])
+@pytest.mark.parametrize("margin", [1.0, 10.0, 17.0, 30.0, 50.0, 70.0, 80.0])
 def test_float32_is_accurate_for_confident_examples(margin: float) -> None:
     generator = torch.Generator().manual_seed(int(margin))
     logits = torch.randn(40, 10, generator=generator)
@@ -45,14 +45,6 @@ def test_float32_is_accurate_for_confident_examples(margin: float) -> None:
     norms = softmax_cross_entropy_norm(logits, labels)
     assert norms.dtype == torch.float32
     torch.testing.assert_close(norms.double(), norm_by_pairs(logits, labels), rtol=1e-5, atol=0)
-
-
-@pytest.mark.parametrize("margin", [50.0, 80.0])
-def test_below_the_squares_of_float32_a_factor_of_root_two_is_lost_at_most(margin: float) -> None:
-    logits, labels = torch.zeros(1, 10), torch.tensor([3])
-    logits[0, 3] = margin
-    ratio = softmax_cross_entropy_norm(logits, labels).double() / norm_by_pairs(logits, labels)
-    assert 2**-0.5 <= ratio.item() <= 1.01
 
 
 def test_confidently_wrong_is_root_two_and_certainty_is_zero() -> None:

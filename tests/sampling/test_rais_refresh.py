@@ -76,3 +76,9 @@ def test_state_in_the_middle_of_a_round_continues_to_the_last_bit(pause: int, ma
 def test_refresh_out_of_range(make) -> None:
     with pytest.raises(ValueError, match="refresh=0 must be at least 1"):
         make("rais", 8, 2, refresh=0)
+
+
+def test_a_round_may_hold_more_visits_than_the_set_is_learned_from(make, play) -> None:
+    sampler = make("rais", 60, 4, visits=10, features=NAMES, refresh=8)
+    play(sampler, 120)
+    assert sampler.has_learned and sampler.recent.added > 300

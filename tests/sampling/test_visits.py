@@ -27,3 +27,12 @@ def test_too_few_visits_are_an_error():
     visits.append(torch.ones(9, 2), torch.ones(9), torch.ones(9))
     with pytest.raises(ValueError, match=r"\|D\|=10 visits, but only 9"):
         visits.contents()
+
+
+def test_more_visits_at_once_than_there_is_room_for_leave_the_last_ones():
+    visits, norms = Visits(5, 1), torch.arange(40.0)
+    for start, end in ((0, 3), (3, 11), (11, 20), (20, 21), (21, 33), (33, 40)):
+        part = norms[start:end]
+        visits.append(part[:, None], part, part)
+        if end >= 5:
+            assert sorted(visits.contents()[1].tolist()) == norms[end - 5 : end].tolist()

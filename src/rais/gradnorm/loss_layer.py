@@ -23,9 +23,9 @@ def softmax_cross_entropy_norm(logits: Tensor, labels: Tensor) -> Tensor:
     """‖softmax(z_i) − y_i‖₂ of each example: the norm of its cross-entropy's gradient in its own logits.
 
     It belongs to the loss of one example, so it is the same whether the training loss is a sum or a mean. At
-    the label the gradient is −Σ_{k≠y} p_k, which is summed instead of computed as p_y − 1: in float32, full
-    relative accuracy then holds down to 1e-18 (below, squares vanish and a factor of up to √2 is lost), where
-    1 − p_y would be 0 from 6e-8 on.
+    the label the gradient is −Σ_{k≠y} p_k, which is summed instead of computed as p_y − 1: relative accuracy
+    then holds down to the smallest normal number of the dtype (about 1e-38 in float32), where 1 − p_y would be 0
+    from 6e-8 on.
 
     Args:
         logits: (b, C) floating point; they may require gradients, the result does not.
@@ -52,5 +52,6 @@ def softmax_cross_entropy_norm(logits: Tensor, labels: Tensor) -> Tensor:
             f"logits must be floating point and labels int64, got {logits.dtype} and {labels.dtype}; "
             "convert with logits.float() and labels.long()"
         )
-    others = torch.softmax(logits.detach(), 1).scatter_(1, labels.unsqueeze(1), 0)
-    return torch.hypot(torch.linalg.vector_norm(others, dim=1), others.sum(1))
+    # In float64 no square of a float32 probability vanishes.
+    others = torch.softmax(logits.detach(), 1, dtype=torch.float64).scatter_(1, labels.unsqueeze(1), 0)
+    return torch.hypot(torch.linalg.vector_norm(others, dim=1), others.sum(1)).to(logits.dtype)

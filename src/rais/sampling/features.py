@@ -51,6 +51,7 @@ class Features:
         self.past = torch.zeros(n, WINDOWS[-1], device=device)
         self.count = torch.zeros(n, dtype=torch.int64, device=device)
         self.values = torch.zeros(n, len(names), device=device)
+        self._age = torch.arange(WINDOWS[-1], device=device)
         in_window = torch.arange(WINDOWS[-1])[:, None] < torch.tensor(WINDOWS)
         self._in_window = in_window.to(device, torch.float64)
         self._lengths = torch.tensor(WINDOWS, dtype=torch.float64, device=device)
@@ -73,9 +74,11 @@ class Features:
     def _from_past(self, past: Tensor, count: Tensor) -> Tensor:
         length = torch.minimum(count[:, None], self._lengths)
         mean = (past @ self._in_window).div_(length)
-        # In float64 nothing is lost to the difference that float32 norms had.
-        square = ((past * past) @ self._in_window).div_(length)
-        variance = (square - mean * mean)[:, -len(SPREAD_WINDOWS) :].clamp_min_(0)
+        # Centred on the newest norm, so that nearly equal norms lose no digits; 0 where there was no visit yet.
+        centred = (past - past[:, :1]) * (self._age < count[:, None])
+        offset = (centred @ self._in_window).div_(length)
+        square = ((centred * centred) @ self._in_window).div_(length)
+        variance = (square - offset * offset)[:, -len(SPREAD_WINDOWS) :].clamp_min_(0)
         every = torch.cat([mean, variance, variance.sqrt(), self._ones.expand(len(past), 1)], dim=1)
         return every if len(self.names) == len(NAMES) else every.index_select(1, self.columns)
 

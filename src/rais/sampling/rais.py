@@ -76,10 +76,9 @@ class RAIS(Sampler):
         self.c: Tensor | None = None
         self.d: Tensor | None = None
         self.k: Tensor | None = None
-        self.ahead: list[tuple[Tensor, ...]] = []  # (index, weight) of minibatches drawn and not yet handed out
-        self.pending: list[
-            tuple[Tensor, ...]
-        ] = []  # (index, weight, norm) of minibatches observed and not yet taken in
+        # Minibatches drawn and not yet handed out, (index, weight); and observed but not yet taken in, with their norm.
+        self.ahead: list[tuple[Tensor, ...]] = []
+        self.pending: list[tuple[Tensor, ...]] = []
         self.visited = 0
         self.first_pass = math.ceil(n / m) * m
         self.between_solves = math.ceil(visits / m) * m

@@ -1,6 +1,6 @@
 """The last |D| visits: what (PT) learns from.
 
-A ring of fixed size, written at every minibatch and read at every solve.
+A ring of fixed size, written after every round of minibatches and read at every solve.
 
 | paper    | code     | shape    | unit                                      |
 |----------|----------|----------|-------------------------------------------|
@@ -26,13 +26,14 @@ class Visits:
         self.added = 0
 
     def append(self, features: Tensor, norms: Tensor, weights: Tensor) -> None:
-        """Add m ≤ size visits: features (m, q), norms (m,), weights (m,); the oldest make room."""
+        """Add k visits: features (k, q), norms (k,), weights (k,); the oldest make room, also among the k."""
         rows = torch.cat([features, norms[:, None], weights[:, None]], dim=1)
-        start, m = self.added % self.size, len(rows)
-        before_wrap = min(m, self.size - start)
+        self.added += len(rows)
+        rows = rows[-self.size :]
+        start = (self.added - len(rows)) % self.size
+        before_wrap = min(len(rows), self.size - start)
         self.rows[start : start + before_wrap] = rows[:before_wrap]
-        self.rows[: m - before_wrap] = rows[before_wrap:]
-        self.added += m
+        self.rows[: len(rows) - before_wrap] = rows[before_wrap:]
 
     def contents(self) -> tuple[Tensor, Tensor, Tensor]:
         """features (size, q), norms (size,), weights (size,), in no particular order.
