@@ -60,19 +60,19 @@ def minibatches(m: int, count: int, weighted_draws: bool):
 @pytest.mark.parametrize("m", [4, 7])
 def test_half_batch_is_unbiased_for_the_full_gradient(m: int, weighted_draws: bool) -> None:
     phi = None
-    for model, batch, truth in minibatches(m, 1500, weighted_draws):  # noqa: B007
+    for model, batch, truth in minibatches(m, 4000, weighted_draws):  # noqa: B007
         phi = phi or gain.HalfBatch(list(model.parameters()), m=m, alpha=1e-4)
         phi.update(batch, torch.tensor(1.0))
-    assert phi.value.item() == pytest.approx(truth, abs=0.03)
+    assert phi.value.item() == pytest.approx(truth, abs=0.02)
 
 
 @pytest.mark.parametrize("weighted_draws", [False, True])
 def test_consecutive_equals_phi_where_the_parameters_stand_still(weighted_draws: bool) -> None:
     phi = None
-    for model, batch, truth in minibatches(6, 1500, weighted_draws):  # noqa: B007
+    for model, batch, truth in minibatches(6, 4000, weighted_draws):  # noqa: B007
         phi = phi or gain.Consecutive(list(model.parameters()), m=6, alpha=1e-4)
         phi.update(batch, torch.tensor(1.0))
-    assert phi.value.item() == pytest.approx(truth, abs=0.03)
+    assert phi.value.item() == pytest.approx(truth, abs=0.02)
 
 
 @pytest.mark.parametrize("weighted_draws", [False, True])
@@ -155,10 +155,10 @@ def test_ratio_with_long_averages_is_that_of_the_enumerated_moments() -> None:
     uniform, sampled = v.square().mean(), (v.square() / p).sum() / n**2
     truth = (uniform / m + (1 - 1 / m) * full) / (sampled / m + (1 - 1 / m) * full)
     adaptive = None
-    for model, batch, _ in minibatches(m, 1500, True):
+    for model, batch, _ in minibatches(m, 4000, True):
         adaptive = adaptive or gain.Adaptive(gain.HalfBatch(list(model.parameters()), m=m, alpha=1e-4), alpha=1e-4)
         r = adaptive.update(batch._replace(norm=v[batch.draw.index]))
-    assert r.item() == pytest.approx(truth.item(), rel=0.015)
+    assert r.item() == pytest.approx(truth.item(), rel=0.01)
 
 
 @pytest.mark.parametrize("m", [2, 3])
