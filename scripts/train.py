@@ -16,6 +16,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from rais import build, config, data, record
+from rais.trace import Trace
 from rais.train import Loop, train
 
 config.register()
@@ -39,7 +40,14 @@ def main(composed: DictConfig) -> None:
         )
     except (ValueError, OSError, ImportError, data.DataUnavailable) as error:
         raise SystemExit(f"rais: {error}") from error
-    loop = Loop(parts, written, epochs=cfg.epochs, evaluate_every=cfg.evaluate_every, diagnoses=cfg.diagnose)
+    loop = Loop(
+        parts,
+        written,
+        epochs=cfg.epochs,
+        evaluate_every=cfg.evaluate_every,
+        diagnoses=cfg.diagnose,
+        trace=Trace(parts) if cfg.trace else None,
+    )
     print(f"{train(loop)}: {written.folder}", flush=True)
 
 
