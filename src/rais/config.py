@@ -109,9 +109,13 @@ class WandbConfig:
 @dataclass
 class Config:
     """A run. `epochs` is the budget in epochs equivalent; `evaluate_every` is in epochs of examples; `runs` is
-    where records go."""
+    where records go.
+
+    `variant` labels a run of a sweep over a setting, as in `visits_2000`, to tell it from the headline runs of its arm.
+    """
 
     task: str = MISSING
+    variant: Optional[str] = None  # noqa: UP045
     seed: int = MISSING
     data: DataConfig = field(default_factory=DataConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
@@ -188,6 +192,7 @@ def explain(error: BaseException) -> str:
     return " ".join(line.strip() for line in [*lines, *reason])
 
 
+_LABEL = r"[A-Za-z0-9._-]+"
 _WITHIN = (
     ("seed", lambda x: x >= 0, "an integer ≥ 0"),
     ("batch_size", lambda x: x >= 1, "an integer ≥ 1"),
@@ -204,6 +209,7 @@ _WITHIN = (
     ("sampler.delta", lambda x: 0 <= x <= 1, "in [0, 1]"),
     ("sampler.visits", lambda x: x >= 1, "an integer ≥ 1"),
     ("sampler.refresh", lambda x: x >= 1, "an integer ≥ 1"),
+    ("variant", lambda x: x is None or re.fullmatch(_LABEL, x), "of letters, digits and ._-, or null"),
     ("gain.alpha", lambda x: 0 < x <= 1, "in (0, 1]"),
     ("gain.every", lambda x: x >= 1, "an integer ≥ 1"),
 )
@@ -266,7 +272,7 @@ def scientific(cfg: Config, replayed: str | None = None) -> dict[str, Any]:
     """The settings that the numbers of a run depend on; `replayed` is the run_id of the replayed run, in place of
     its path."""
     settings = asdict(cfg)
-    for key in ("runs", "device", "threads", "wandb"):
+    for key in ("runs", "device", "threads", "wandb", "variant"):
         del settings[key]
     del settings["data"]["path"]
     if cfg.gain.mode != "adaptive":
