@@ -1,6 +1,6 @@
 """What a run leaves behind: a folder with a tidy CSV, written at every evaluation, and what is needed to repeat it.
 
-    <runs>/<task>/<arm>/seed<k>-<run_id>/{record.csv, meta.json[, norms.csv]}
+    <runs>/<task>/<arm>[@<variant>]/seed<k>-<run_id>/{record.csv, meta.json[, norms.csv]}
 
 A run that is killed leaves `status: running` and at most one cut line; every other end is written down as it
 happens. wandb, when asked for, mirrors the same numbers and is never the only copy.
@@ -52,6 +52,7 @@ class Record:
             "run_id": run_id(cfg, replayed),
             "task": cfg.task,
             "arm": arm(cfg),
+            "variant": cfg.variant or "",
             "seed": cfg.seed,
             "status": "running",
             "message": "",
@@ -152,7 +153,8 @@ class _WandbMirror:
 
 def folder_of(cfg: Config, replayed: str | None = None) -> Path:
     """Where the record of `cfg` stands, whether it exists or not."""
-    return Path(cfg.runs) / slug(cfg.task) / slug(arm(cfg)) / f"seed{cfg.seed}-{run_id(cfg, replayed)}"
+    method = slug(arm(cfg)) + (f"@{cfg.variant}" if cfg.variant else "")
+    return Path(cfg.runs) / slug(cfg.task) / method / f"seed{cfg.seed}-{run_id(cfg, replayed)}"
 
 
 def find_complete(cfg: Config) -> Path | None:
