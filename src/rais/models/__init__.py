@@ -12,8 +12,9 @@ from torch import nn
 
 from rais import rng
 from rais.models.lenet5 import LeNet5
+from rais.models.small_cnn import SmallCNN
 
-MODELS: dict[str, Callable[..., nn.Module]] = {"lenet5": LeNet5}
+MODELS: dict[str, Callable[..., nn.Module]] = {"lenet5": LeNet5, "small_cnn": SmallCNN}
 
 
 def build(name: str, *, channels: int, classes: int, size: int, seed: int) -> nn.Module:
