@@ -7,21 +7,28 @@ line in DATA_SETS. Those that lie on disk are looked for in `root()`.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
 
-from rais.data import digits, mnist
+from rais.data import cifar, digits, mnist
 from rais.data.arrays import Dataset, Split
 from rais.data.location import DataUnavailable, root
 
 __all__ = ["DATA_SETS", "DataUnavailable", "Dataset", "Split", "folder", "load", "root"]
 
 DATA_SETS: dict[str, Callable[[str | Path | None], Dataset]] = {
+    "cifar10": partial(cifar.read, "cifar10"),
+    "cifar100": partial(cifar.read, "cifar100"),
     "digits": lambda path: digits.build(),
     "mnist": mnist.read,
 }
-_FOLDERS = {"mnist": mnist.FOLDER}
+_FOLDERS: dict[str, Callable[[Path], Path]] = {
+    "cifar10": partial(cifar.folder, "cifar10"),
+    "cifar100": partial(cifar.folder, "cifar100"),
+    "mnist": lambda base: base / mnist.FOLDER,
+}
 
 
 def load(
@@ -51,7 +58,7 @@ def load(
 def folder(name: str, path: str | Path | None = None) -> Path | None:
     """Return the folder where the files of data set `name` lie or would lie; None where it has no files."""
     _check_name(name)
-    return root(path) / _FOLDERS[name] if name in _FOLDERS else None
+    return _FOLDERS[name](root(path)) if name in _FOLDERS else None
 
 
 def _check_name(name: str) -> None:
