@@ -21,6 +21,7 @@ from rais.config import Config
 from rais.data.augment import Augment
 from rais.diagnose import SideBySide
 from rais.gradnorm import norms_and_gradient
+from rais.models.weighted_norm import Weighted
 from rais.outliers import NoCap, OutlierCap
 from rais.record import read_multipliers
 from rais.sampling.side import Side
@@ -35,6 +36,7 @@ class Parts:
 
     data: data.Dataset
     model: nn.Module
+    forward: Callable[[Tensor, Tensor], Tensor]
     sampler: sampling.Sampler
     gain: gain.Adaptive | gain.Off
     schedule: Callable[[Tensor], Tensor]
@@ -58,6 +60,7 @@ def build(cfg: Config, dataset: data.Dataset, replayed: Path | None = None) -> P
     return Parts(
         data=dataset,
         model=model,
+        forward=Weighted(model),
         sampler=sampler,
         gain=build_gain(cfg, model, sampler, replayed),
         schedule=build_schedule(cfg, sampler.n / sampler.m),
