@@ -6,13 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import toy
 
+import toy
 from rais import build, config
 from rais.gradnorm import softmax_cross_entropy_norm
 from rais.record import Record
-from rais.train import Loop, train
 from rais.trace import SHOWN, Trace, loss_layer_norms
+from rais.train import Loop, train
 
 
 def traced(tmp_path: Path, **changes) -> tuple[Loop, list]:

@@ -48,8 +48,10 @@ class OutlierCap:
         self.totals = torch.zeros(4, dtype=torch.float64, device=device)
 
     def __call__(self, weight: Tensor, norm: Tensor) -> Tensor:
-        """The limited weights (m,), dtype of `weight`, for the loss of this minibatch alone: samplers and the gain ratio
-        keep working with the unlimited ones."""
+        """The limited weights (m,), dtype of `weight`, for the loss of this minibatch alone.
+
+        Samplers and the gain ratio keep working with the unlimited ones.
+        """
         length = weight.to(torch.float64) * norm.to(torch.float64)
         factor = torch.ones_like(length)
         if self.lengths.updates:
@@ -61,8 +63,11 @@ class OutlierCap:
         return weight * factor.to(weight.dtype)
 
     def diagnostics(self) -> dict[str, float]:
-        """Since the last call: `outlier_share`, of the examples drawn that were limited, and `outlier_bias`, the length
-        removed over the total length: no more than that share of the mean norm is missing from the expected gradient."""
+        """What was done since the last call.
+
+        `outlier_share`: the share of the drawn examples that were limited. `outlier_bias`: the length removed over the
+        total length; no more than that share of the mean norm is missing from the expected gradient.
+        """
         acted, removed, total, drawn = self.totals.tolist()
         self.totals.zero_()
         return {"outlier_share": acted / max(drawn, 1.0), "outlier_bias": removed / total if total else 0.0}
