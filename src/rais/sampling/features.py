@@ -51,9 +51,8 @@ class Features:
             raise ValueError(f"features {list(names)}: expected distinct names out of {list(NAMES)}")
         self.names = tuple(names)
         fixed = [1.0] if side is None else [1.0, side]
-        self.columns = torch.tensor([*map(NAMES.index, names), *range(len(NAMES), len(NAMES) + len(fixed) - 1)]).to(
-            device
-        )
+        columns = [*map(NAMES.index, names), *range(len(NAMES), len(NAMES) - 1 + len(fixed))]
+        self.columns = torch.tensor(columns, device=device)
         self.past = torch.zeros(n, WINDOWS[-1], device=device)
         self.count = torch.zeros(n, dtype=torch.int64, device=device)
         self.values = torch.zeros(n, len(self.columns), device=device)
