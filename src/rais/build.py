@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 
@@ -52,7 +52,7 @@ def build(cfg: Config, dataset: data.Dataset, replayed: Path | None = None) -> P
     replay mode."""
     device = dataset.train.labels.device
     channels, _, size = dataset.train.images.shape[1:]
-    model = models.build(cfg.model.name, channels=channels, classes=dataset.classes, size=size, seed=cfg.seed)
+    model = models.build(**asdict(cfg.model), channels=channels, classes=dataset.classes, size=size, seed=cfg.seed)
     model = model.to(device, memory_format=torch.channels_last)
     measure = partial(_measure, model, dataset)
     augment, side = build_augment(cfg, device)

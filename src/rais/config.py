@@ -29,7 +29,24 @@ class DataConfig:
 
 @dataclass
 class ModelConfig:
+    """Fields beside `name` are options of that model. Those at their default here are no part of a run's identity, so
+    that an option added later leaves the identity of earlier runs as it was."""
+
     name: str = MISSING
+
+
+@dataclass
+class LeNet5Config(ModelConfig):
+    name: str = "lenet5"
+    dropout: float = 0.0
+    batch_norm: bool = False
+
+
+@dataclass
+class Z2CNNConfig(ModelConfig):
+    name: str = "z2cnn"
+    dropout: float = MISSING
+    batch_norm: bool = MISSING
 
 
 @dataclass
@@ -147,6 +164,8 @@ class Config:
 
 
 SCHEMAS = {
+    ("model", "lenet5"): LeNet5Config,
+    ("model", "z2cnn"): Z2CNNConfig,
     ("sampler", "uniform"): UniformConfig,
     ("sampler", "oracle"): OracleConfig,
     ("sampler", "smoothed"): SmoothedConfig,
@@ -214,6 +233,7 @@ _WITHIN = (
     ("evaluate_every", lambda x: x > 0, "greater than 0"),
     ("threads", lambda x: x >= 1, "an integer ≥ 1"),
     ("data.n_train", lambda x: x is None or x >= 1, "an integer ≥ 1, or null for all"),
+    ("model.dropout", lambda x: 0 <= x < 1, "in [0, 1)"),
     ("schedule.scale", lambda x: x > 0, "greater than 0"),
     ("schedule.offset", lambda x: x > 0, "greater than 0"),
     ("schedule.lr", lambda x: x > 0, "greater than 0"),
@@ -293,6 +313,9 @@ def scientific(cfg: Config, replayed: str | None = None) -> dict[str, Any]:
         if not settings[key]:
             del settings[key]
     del settings["data"]["path"]
+    for option in fields(cfg.model):
+        if option.name != "name" and settings["model"][option.name] == option.default:
+            del settings["model"][option.name]
     if cfg.gain.mode != "adaptive":
         settings["gain"] = {"mode": cfg.gain.mode}
     if cfg.gain.mode == "replay":
