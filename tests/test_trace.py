@@ -1,4 +1,4 @@
-"""What figure 5 is drawn from: the counts are those of the draws with importance, the images those drawn least and most."""
+"""What figure 5 is drawn from: counts of the draws with importance, and the images drawn least and most."""
 
 from __future__ import annotations
 

@@ -95,7 +95,8 @@ def build_augment(cfg: Config, device: torch.device) -> tuple[Callable[[Tensor, 
     a = cfg.augment
     if a is None:
         return lambda x, side: x, None
-    augment = Augment(crop=a.crop, flip=a.flip, rotate=a.rotate, seed=cfg.seed, device=device)
+    generator = partial(rng.generator, cfg.seed, device=device)
+    augment = Augment(crop=a.crop, flip=a.flip, rotate=a.rotate, generator=generator)
     return augment, Side(augment.sizes, augment.shares) if a.crop else None
 
 

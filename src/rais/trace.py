@@ -1,8 +1,8 @@
 """Which examples get drawn, kept along a run for figure 5.
 
-It counts the draws made with importance (those of weight 1 in the uniform phase tell nothing), and at every evaluation
-measures the loss-layer norms of a fixed random part of the training set. All of it goes into `examples.npz` beside the
-record, written anew at every evaluation, with the images that were drawn least and most, so that a figure needs no data.
+It counts the draws made with importance (those of weight 1 in the uniform phase tell nothing), and measures the
+loss-layer norms of a fixed random part of the training set. All of it goes into `examples.npz` beside the record,
+written anew at every evaluation, with the images that were drawn least and most: a figure needs no data.
 
 | array    | shape        | meaning                                                                       |
 |----------|--------------|-------------------------------------------------------------------------------|

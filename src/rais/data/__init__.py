@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from rais.data import cifar, digits, mnist
+from rais.data import cifar, digits, mnist, npz, rot_mnist, svhn
 from rais.data.arrays import Dataset, Split
 from rais.data.location import DataUnavailable, root
 
@@ -23,11 +23,16 @@ DATA_SETS: dict[str, Callable[[str | Path | None], Dataset]] = {
     "cifar100": partial(cifar.read, "cifar100"),
     "digits": lambda path: digits.build(),
     "mnist": mnist.read,
+    "npz": npz.read,
+    "rot_mnist": rot_mnist.read,
+    "svhn": svhn.read,
 }
 _FOLDERS: dict[str, Callable[[Path], Path]] = {
     "cifar10": partial(cifar.folder, "cifar10"),
     "cifar100": partial(cifar.folder, "cifar100"),
     "mnist": lambda base: base / mnist.FOLDER,
+    "rot_mnist": lambda base: base / mnist.FOLDER,
+    "svhn": svhn.folder,
 }
 
 
@@ -40,7 +45,8 @@ def load(
 ) -> Dataset:
     """Return the data set `name` on `device`, its training split cut to the first `n_train` examples.
 
-    No `n_train` means all. `path` takes the place of RAIS_DATA; digits, which has no files, ignores it.
+    No `n_train` means all. `path` takes the place of RAIS_DATA; for npz it is the file itself, and digits, which has
+    no files, ignores it.
     Raises ValueError where the name is unknown or `n_train` is below 1 or above what there is,
     DataUnavailable where the data cannot be had.
     """

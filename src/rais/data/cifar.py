@@ -52,8 +52,8 @@ def _source(name: str) -> Published:
 
 
 def _from_parquet(name: str, here: Path, split: str) -> Split:
-    label, count, classes = LABEL_COLUMNS[name], COUNTS[split], CLASSES[name]
-    return Split(*parquet.read(_source(name), here, split, label=label, count=count, classes=classes, size=SIZE))
+    counts, label, classes = {split: COUNTS[split]}, LABEL_COLUMNS[name], CLASSES[name]
+    return Split(*parquet.read(_source(name), here, counts, label=label, classes=classes, size=SIZE))
 
 
 def _from_torchvision(name: str, base: Path, split: str) -> Split:

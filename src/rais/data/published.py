@@ -69,9 +69,8 @@ class Published:
                     os.replace(staging / file, base / file)
         except (OSError, RuntimeError, HTTPException) as error:
             reason = " ".join(str(error).split())
-            where = os.path.commonpath(files)
             raise DataUnavailable(
-                f"{base} holds no {where}, and {self.name} could not be downloaded into it ({reason}): "
+                f"{base} holds no {files[0]}, and {self.name} could not be downloaded into it ({reason}): "
                 f"{cure(self.layout)}"
             ) from error
 
