@@ -112,6 +112,7 @@ class Config:
     where records go."""
 
     task: str = MISSING
+    variant: Optional[str] = None  # noqa: UP045  a label of what a sweep changed; no part of run_id
     seed: int = MISSING
     data: DataConfig = field(default_factory=DataConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
@@ -266,7 +267,7 @@ def scientific(cfg: Config, replayed: str | None = None) -> dict[str, Any]:
     """The settings that the numbers of a run depend on; `replayed` is the run_id of the replayed run, in place of
     its path."""
     settings = asdict(cfg)
-    for key in ("runs", "device", "threads", "wandb"):
+    for key in ("variant", "runs", "device", "threads", "wandb"):
         del settings[key]
     del settings["data"]["path"]
     if cfg.gain.mode != "adaptive":
