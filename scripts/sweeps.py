@@ -87,9 +87,7 @@ class Report(Callback):
         folder = Path(config.hydra.sweep.dir)
         paths = sorted(folder.glob("job*.json"), key=lambda path: int(path.stem.removeprefix("job")))
         entries = [json.loads(path.read_text(encoding="utf-8")) for path in paths]
-        ended = {
-            status: [e for e in entries if e["status"] == status] for status in ("done", "diverged", "failed")
-        }
+        ended = {status: [e for e in entries if e["status"] == status] for status in ("done", "diverged", "failed")}
         counts = ", ".join(f"{len(some)} {status}" for status, some in ended.items())
         print(f"sweep of {len(entries)}: {counts}: {folder}", flush=True)
         for entry in ended["diverged"]:
