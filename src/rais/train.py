@@ -170,7 +170,9 @@ class Loop:
             },
             metrics,
         )
-        self.record.write_distribution(p.sampler.n * p.sampler.probabilities())
+        if self.record.shows_distributions:
+            relative = p.sampler.n * p.sampler.probabilities()
+            self.record.write_distribution(self.iteration / self.per_epoch, relative.cpu().numpy())
         if self.trace is not None:
             self.trace.write(p, self.record, epoch=self.iteration / self.per_epoch)
         self.largest_weight = torch.zeros_like(self.largest_weight)
