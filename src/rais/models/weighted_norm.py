@@ -37,7 +37,7 @@ class Importance(NamedTuple):
 class _Moments(torch.autograd.Function):
     """μ = Σ_i share_i mean_l x_il and σ² = Σ_i share_i mean_l (x_il − μ)², each (C,), of x (m, C, height, width).
 
-    Its own backward reads x once, where autograd's would make five passes over tensors of that size [derived].
+    Its own backward reads x once, where autograd would go through several tensors of that size [derived].
     """
 
     @staticmethod
