@@ -71,7 +71,8 @@ class Augment:
 
         `side` (m,) int64 gives for each example the index into `sizes` of the size of its offset, which then is
         uniform among the offsets of that size; None draws uniformly among all. Nothing is awaited from a GPU.
-        Raises ValueError where x or `side` has another shape or type, or the crop is not smaller than the images.
+        Raises ValueError where x or `side` has another shape or type or the crop is not smaller than the images, and
+        on the CPU IndexError or RuntimeError where a `side` lies outside 0..K-1; a GPU asserts instead.
         """
         if x.dtype != torch.float32 or x.dim() != 4:
             raise ValueError(
@@ -97,7 +98,8 @@ class Augment:
         u = self._uniform("crop", m)
         if side is None:
             return self._offsets[(u * len(self._offsets)).long()]
-        return self._offsets[self._first[side] + (u * self._count[side]).long()]
+        first, count = self._first.index_select(0, side), self._count.index_select(0, side)
+        return self._offsets[first + (u * count).long()]
 
     def _uniform(self, kind: str, m: int) -> Tensor:
         generator = self._generators[kind]

@@ -85,9 +85,9 @@ def _split(file: Path, name: str, x: np.ndarray, y: np.ndarray) -> Split:
 
 def _images(file: Path, key: str, x: np.ndarray) -> Tensor:
     """Return x as uint8 (n, channels, size, size)."""
+    found = f"shape {x.shape}"
     if x.ndim == 3:
         x = x[:, None]
-    found = f"shape {x.shape}"
     if x.ndim != 4:
         shapes = "(n, size, size), (n, size, size, channels) or (n, channels, size, size)"
         raise _wrong(file, key, found, shapes, "reshape it")
@@ -110,7 +110,7 @@ def _as_uint8(file: Path, key: str, x: np.ndarray) -> np.ndarray:
     if x.size and not (0 <= x.min() and x.max() <= 1):  # false for NaN, too
         cure = "rescale it, or convert values in 0..255 to uint8"
         raise _wrong(file, key, f"floats from {x.min():g} to {x.max():g}", "floats in [0, 1]", cure)
-    return np.rint(x * np.float64(255)).astype(np.uint8)
+    return np.rint(x * 255).astype(np.uint8)
 
 
 def _labels(file: Path, key: str, y: np.ndarray) -> Tensor:
