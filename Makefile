@@ -41,7 +41,7 @@ lint: setup  ## check style and formatting
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-data: setup  ## fetch the data sets, or say where RAIS_DATA has to point
+data: setup  ## fetch all data sets, about 2 GB, or say where RAIS_DATA has to point
 	$(BIN)/python scripts/fetch_data.py
 
 reproduce: setup  ## train what the figures need and draw them (PROFILE=quick: at most 15 minutes; full: all)

@@ -268,7 +268,8 @@ def scientific(cfg: Config, replayed: str | None = None) -> dict[str, Any]:
     settings = asdict(cfg)
     for key in ("runs", "device", "threads", "wandb"):
         del settings[key]
-    del settings["data"]["path"]
+    if cfg.data.name != "npz":  # there the path says which data they are
+        del settings["data"]["path"]
     if cfg.gain.mode != "adaptive":
         settings["gain"] = {"mode": cfg.gain.mode}
     if cfg.gain.mode == "replay":
