@@ -226,7 +226,7 @@ def test_expected_time_of_each_task_says_what_was_not_measured(
     plan = plan_of(repository, "gpu_minutes")
     reproduce.print_plan(plan, [Slot(frozenset({0}), "0"), Slot(frozenset({0}), "1")])
     printed = capsys.readouterr().out
-    assert "at most 2 side by side on 2 GPUs" in printed
+    assert "at most 2 side by side on GPU 0, 1\n" in printed
     # Of the six runs on `near`, only rais has a measured time, 120 minutes, and its two seeds run side by side.
     assert "expected: near: at least 2.0 h, 4 runs not measured" in printed.splitlines()
     assert reproduce.duration([None, None], 1) == "not measured"
