@@ -16,9 +16,9 @@ from typing import Any
 
 from rais.load import COMPLETE, RecordError, read_run, run_folders
 
-FILES = ("record.csv", "meta.json", "norms.csv")
+FILES = ("record.csv", "meta.json", "norms.csv", "examples.npz")
 
-Key = tuple[str, str, int, bool]
+Key = tuple[str, str, str, int, bool]
 
 
 def collect(runs: Path, records: Path) -> tuple[list[Path], list[Path], dict[Path, str]]:
@@ -39,9 +39,9 @@ def collect(runs: Path, records: Path) -> tuple[list[Path], list[Path], dict[Pat
         target = records / folder.relative_to(runs)
         holder = held.get(key, target)
         if times[key] > 1:
-            refused[folder] = f"{times[key]} runs of this task, arm and seed: delete the others"
+            refused[folder] = f"{times[key]} runs of this task, arm, variant and seed: delete the others"
         elif holder != target:
-            refused[folder] = f"the records hold another run of this task, arm and seed: delete {holder} first"
+            refused[folder] = f"the records hold another run of this task, arm, variant and seed: delete {holder} first"
         elif not target.exists():
             shutil.copytree(folder, target, ignore=lambda _, names: set(names) - set(FILES))
             copied.append(target)
@@ -63,8 +63,8 @@ def _check(folder: Path) -> Key:
 
 
 def _key(run: dict[str, Any]) -> Key:
-    """What the records may hold once: (task, arm, seed, diagnostic)."""
-    return run["task"], run["arm"], run["seed"], run["diagnostic"]
+    """What the records may hold once: (task, arm, variant, seed, diagnostic)."""
+    return run["task"], run["arm"], run["variant"], run["seed"], run["diagnostic"]
 
 
 def _contents(folder: Path) -> dict[str, bytes]:

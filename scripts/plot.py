@@ -23,6 +23,7 @@ from rais.load import RecordError, Records, load
 TABLES = {
     "speedup": stats.speedup_table,
     "final": stats.final_table,
+    "sensitivity": stats.sensitivity_table,
     "phi": phi_table,
     "two_by_two": two_by_two_table,
 }

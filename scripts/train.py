@@ -18,6 +18,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 import sweeps
 from rais import build, config, data, record
+from rais.trace import Trace
 from rais.train import Loop, train
 
 config.register()
@@ -46,7 +47,14 @@ def run(composed: DictConfig) -> str:
         )
     except (ValueError, OSError, ImportError, data.DataUnavailable) as error:
         raise SystemExit(f"rais: {error}") from error
-    loop = Loop(parts, written, epochs=cfg.epochs, evaluate_every=cfg.evaluate_every, diagnoses=cfg.diagnose)
+    loop = Loop(
+        parts,
+        written,
+        epochs=cfg.epochs,
+        evaluate_every=cfg.evaluate_every,
+        diagnoses=cfg.diagnose,
+        trace=Trace(parts) if cfg.trace else None,
+    )
     status = train(loop)
     print(f"{status}: {written.folder}", flush=True)
     return status

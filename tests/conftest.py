@@ -27,11 +27,13 @@ def write_run(
     seconds_per_example: float = 0.01,
     epochs_equivalent: Sequence[float] | None = None,
     norms: Sequence[tuple[float, int, float, float]] = (),
+    variant: str = "",
+    examples_npz: Mapping[str, np.ndarray] | None = None,
     **meta: object,
 ) -> Path:
     """One run folder under `root`, with `metrics` given at the evaluations after `examples` examples."""
     run_id = run_id or f"{arm}{seed}"
-    folder = root / task / arm / f"seed{seed}-{run_id}"
+    folder = root / task / (f"{arm}@{variant}" if variant else arm) / f"seed{seed}-{run_id}"
     folder.mkdir(parents=True)
     seconds = [float(seconds_per_example * used) for used in examples]
     metrics = {**metrics, "cpu_seconds": [core_share * s for s in seconds]}
@@ -44,10 +46,13 @@ def write_run(
     if norms:
         rows = [f"{float(e)!r},{i},{float(a)!r},{float(b)!r}\n" for e, i, a, b in norms]
         (folder / "norms.csv").write_text("epoch,example,loss_layer,exact\n" + "".join(rows), encoding="utf-8")
+    if examples_npz is not None:
+        np.savez_compressed(folder / "examples.npz", **examples_npz)
     content = {
         "run_id": run_id,
         "task": task,
         "arm": arm,
+        **({"variant": variant} if variant else {}),  # Records from before there were sweeps have no such key.
         "seed": seed,
         "status": status,
         "message": "",
@@ -99,8 +104,32 @@ SHAPES = {
 }
 
 
+# The runs of sweeps, with their shapes; labels as README and results/README.md have them.
+VARIANTS = {
+    ("mnist", "rais", "visits_2000"): (4.5, 1.0),
+    ("mnist", "rais", "visits_200000"): (5.2, 1.0),
+    ("mnist", "rais", "alpha_0.01"): (5.6, 1.02),
+    ("mnist", "rais", "alpha_0.03"): (6.0, 0.9),
+    ("mnist", "rais", "features_last_only"): (3.0, 1.02),
+    ("mnist", "rais", "features_no_spread"): (4.0, 1.02),
+    ("mnist", "rais", "batch_size_64"): (4.0, 1.02),
+    ("mnist", "uniform", "batch_size_64"): (1.0, 0.8),
+    ("mnist", "uniform", "lr_0.25x"): (1.0, 0.5),
+    ("mnist", "uniform", "lr_0.5x"): (1.0, 0.8),
+    ("mnist", "uniform", "lr_2x"): (1.0, 1.1),
+    ("mnist", "uniform", "lr_4x"): (1.0, 0.7),
+    ("mnist", "rais", "traced"): (5.5, 1.02),
+    ("digits", "rais", "with_augmentation"): (2.0, 0.8),
+    ("digits", "rais", "with_batch_norm"): (4.0, 1.2),
+    ("digits", "rais", "with_dropout"): (1.6, 0.7),
+    ("digits", "rais", "with_momentum"): (4.5, 1.0),
+    ("digits_hot", "rais", "unprotected"): (5.0, 1.0),
+    ("digits_hot", "rais", "protected"): (4.0, 1.0),
+}
+
+
 def write_many(root: Path) -> None:
-    """Three seeds of all arms on mnist, of four on digits, of three on mnist_6000, and diagnostic runs."""
+    """Three seeds of all arms on mnist, of four on digits, of three on mnist_6000, diagnostic runs, and sweeps."""
     grid = [("mnist", arm) for arm in SHAPES if arm != "oracle"]
     grid += [("mnist_6000", arm) for arm in ("uniform", "oracle", "rais")]
     grid += [("digits", arm) for arm in ("uniform", "rais", "rais_multiplier_off", "smoothed_0.1")]
@@ -110,11 +139,41 @@ def write_many(root: Path) -> None:
     for arm in ("uniform", "rais"):
         for seed in range(3):
             _made_up_run(root, "mnist_diagnostics", arm, seed, diagnostic=True)
+    for (task, arm, variant), shape in VARIANTS.items():
+        for seed in range(3):
+            _made_up_run(root, task, arm, seed, diagnostic=False, variant=variant, shape=shape)
 
 
-def _made_up_run(root: Path, task: str, arm: str, seed: int, *, diagnostic: bool) -> None:
-    random = np.random.default_rng([seed, len(arm), list(SHAPES).index(arm), int(diagnostic)])
-    gain, speed = SHAPES[arm]
+def made_up_examples(seed: int, n: int = N, k: int = 10) -> dict[str, np.ndarray]:
+    """The arrays of an examples.npz: draws that fall off geometrically, images of noise and of rings."""
+    random = np.random.default_rng(seed)
+    drawn = random.poisson(30 * np.exp(-np.arange(n) / 200))[random.permutation(n)].astype(np.int32)
+    order = np.argsort(drawn, kind="stable")
+    y, x = np.mgrid[-14:14, -14:14]
+    images = [np.clip(200 * np.exp(-((np.hypot(x, y) - i / 3) ** 2) / 9), 0, 255) for i in range(2 * k)]
+    spread = np.linspace(0.5, 2, 9)[:, None]
+    return {
+        "drawn": drawn,
+        "labels": (np.arange(n) % 10).astype(np.int32),
+        "epoch": np.linspace(0, 4, 9).astype(np.float32),
+        "norms": np.exp(random.normal(-2 * spread, spread, (9, 200))).clip(1e-6, 1.41).astype(np.float32),
+        "index": np.concatenate([order[:k], order[-k:]]).astype(np.int32),
+        "images": np.stack(images)[:, None].astype(np.uint8),
+    }
+
+
+def _made_up_run(
+    root: Path,
+    task: str,
+    arm: str,
+    seed: int,
+    *,
+    diagnostic: bool,
+    variant: str = "",
+    shape: tuple[float, float] | None = None,
+) -> None:
+    random = np.random.default_rng([seed, len(arm), list(SHAPES).index(arm), int(diagnostic), *variant.encode()])
+    gain, speed = shape or SHAPES[arm]
     examples = np.arange(0, 10 * N + 1, N // 4)
     # All arms but one start with an epoch like uniform's, then gain more and more.
     ratio = 1 + (gain - 1) * (1 - np.exp(-np.maximum(examples / N - 1, 0) / 1.5))
@@ -126,7 +185,7 @@ def _made_up_run(root: Path, task: str, arm: str, seed: int, *, diagnostic: bool
     loss = 2.2 * (1 + 25 * speed * multiplied) ** (-0.95) * noise
     error = 0.0085 + 0.88 * (1 + 40 * speed * multiplied) ** (-0.98) * noise
     status = "done"
-    if arm == "smoothed_0" and seed > 0:
+    if (arm == "smoothed_0" or variant in ("unprotected", "lr_4x")) and seed > 0:
         end, status = 16, "diverged"
         loss, error = loss.copy(), error.copy()
         loss[14:16] *= [6, 300]
@@ -142,6 +201,14 @@ def _made_up_run(root: Path, task: str, arm: str, seed: int, *, diagnostic: bool
         "phi": phi,
         "sampler_seconds": 0.001 * examples,
     }
+    if arm == "rais":
+        learned = np.where(examples > 1.3 * N, 1.0, np.nan)
+        metrics["set_center"] = 0.3 * np.exp(-multiplied / 4) * learned
+        metrics["set_radius"] = 0.1 * gain**-0.5 * np.exp(-multiplied / 6) * learned
+    if task == "digits_hot":
+        acted = float(variant == "protected")
+        metrics["outlier_share"] = 0.01 * acted * np.exp(-multiplied / 5)
+        metrics["outlier_bias"] = 0.002 * acted * np.exp(-multiplied / 5)
     norms = []
     if diagnostic:
         metrics["true_phi"] = phi
@@ -162,6 +229,8 @@ def _made_up_run(root: Path, task: str, arm: str, seed: int, *, diagnostic: bool
         metrics,
         task=task,
         run_id=f"{arm}{seed}{'d' * diagnostic}",
+        variant=variant,
+        examples_npz=made_up_examples(seed) if variant == "traced" else None,
         status=status,
         seconds_per_example=0.01 if arm == "uniform" else 0.0105,
         epochs_equivalent=multiplied.tolist(),

@@ -1,18 +1,22 @@
 """Read the folders that runs leave behind.
 
-A record root holds one folder a run, `<task>/<arm>/seed<k>-<run_id>/`, with `record.csv`, `meta.json` and,
-for a diagnostic run, `norms.csv`; the columns and their units are listed in results/README.md. `load` checks
-the folders against each other and returns data frames, so that statistics and figures never touch a file.
+A record root holds one folder a run, `<task>/<arm>/seed<k>-<run_id>/`, or `<task>/<arm>@<variant>/…` for a run of
+a sweep, with `record.csv`, `meta.json` and, where they were asked for, `norms.csv` and `examples.npz`; columns and
+units are listed in results/README.md. `load` checks the folders against each other and returns data frames, so
+that statistics and figures never touch a file.
 """
 
 from __future__ import annotations
 
 import io
 import json
+import zipfile
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 COMPLETE = ("done", "diverged")
@@ -32,9 +36,10 @@ ARMS = (
 X_COLUMNS = ["iteration", "examples", "epoch", "epochs_equivalent", "seconds"]
 RECORD_COLUMNS = [*X_COLUMNS, "metric", "value"]
 NORM_COLUMNS = ["epoch", "example", "loss_layer", "exact"]
-RUN_KEYS = ["task", "arm", "seed", "run_id"]
+RUN_KEYS = ["task", "arm", "variant", "seed", "run_id"]
 RECORD_TYPES = {"iteration": "int64", "examples": "int64", "metric": str}
 NORM_TYPES = {"example": "int64"}
+EXAMPLE_ARRAYS = ("drawn", "labels", "epoch", "norms", "index", "images")
 
 
 class RecordError(ValueError):
@@ -45,12 +50,12 @@ class RecordError(ValueError):
 class Records:
     """What the runs under `root` left behind.
 
-    runs: one row a run: task, arm, seed, run_id, status, message, n (training examples), batch_size, epochs
-        (budget, epochs equivalent), duration_seconds, cpu, threads, gpu ("" if none), command, commit, dirty,
-        folder (relative to root), core_share (process CPU time / wall-clock of the timed region; nan where
-        unknown), diagnostic (bool).
-    curves: tidy, one row a measured value: task, arm, seed, run_id and the columns of record.csv.
-    norms: one row a measured example: task, arm, seed, run_id and the columns of norms.csv.
+    runs: one row a run: task, arm, variant ("" for a headline run), seed, run_id, status, message, n (training
+        examples), batch_size, epochs (budget, epochs equivalent), duration_seconds, cpu, threads, gpu ("" if
+        none), command, commit, dirty, folder (relative to root), core_share (process CPU time / wall-clock of
+        the timed region; nan where unknown), diagnostic, traced (bool: there is a norms.csv, an examples.npz).
+    curves: tidy, one row a measured value: RUN_KEYS and the columns of record.csv.
+    norms: one row a measured example: RUN_KEYS and the columns of norms.csv.
     """
 
     root: Path
@@ -60,18 +65,28 @@ class Records:
 
     @property
     def comparable(self) -> Records:
-        """The complete runs made to be compared: neither unfinished nor diagnostic."""
-        return self.where(self.runs["status"].isin(COMPLETE) & ~self.runs["diagnostic"])
+        """The complete headline runs, made to be compared: neither unfinished, diagnostic nor variants."""
+        return self.where(self._is_complete & ~self.runs["diagnostic"] & (self.runs["variant"] == ""))
+
+    @property
+    def variants(self) -> Records:
+        """The complete runs of sweeps, whatever their variant."""
+        return self.where(self._is_complete & ~self.runs["diagnostic"] & (self.runs["variant"] != ""))
+
+    @property
+    def traced(self) -> Records:
+        """The complete runs, headline or not, that left an examples.npz."""
+        return self.where(self._is_complete & self.runs["traced"])
 
     @property
     def diagnostics(self) -> Records:
         """The complete diagnostic runs, which serve Figure 2 alone."""
-        return self.where(self.runs["status"].isin(COMPLETE) & self.runs["diagnostic"])
+        return self.where(self._is_complete & self.runs["diagnostic"])
 
     @property
     def unfinished(self) -> pd.DataFrame:
         """Rows of `runs` that were interrupted or failed: listed everywhere, used nowhere."""
-        return self.runs[~self.runs["status"].isin(COMPLETE)]
+        return self.runs[~self._is_complete]
 
     @property
     def tasks(self) -> list[str]:
@@ -105,6 +120,24 @@ class Records:
         values = rows.pivot(index="iteration", columns="metric", values="value")
         return rows.groupby("iteration")[X_COLUMNS[1:]].first().join(values).reset_index()
 
+    def examples(self, run: pd.Series) -> dict[str, np.ndarray]:
+        """The arrays EXAMPLE_ARRAYS of one traced row of `runs`, as results/README.md lists them.
+
+        Raises:
+            RecordError: the file is missing, damaged or without one of them.
+        """
+        path = self.root / run["folder"] / "examples.npz"
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                return {name: file[name] for name in EXAMPLE_ARRAYS}
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+            cure = f"delete the folder and run again: {run['command']}"
+            raise RecordError(f"{path} cannot be read ({error}): {cure}") from error
+
+    @property
+    def _is_complete(self) -> pd.Series:
+        return self.runs["status"].isin(COMPLETE)
+
 
 def load(root: str | Path) -> Records:
     """Read every run folder under `root`.
@@ -112,7 +145,8 @@ def load(root: str | Path) -> Records:
     A run whose meta.json still says `running` was killed: its status becomes `interrupted` and a truncated
     last line is dropped. Raises RecordError, naming the folder and the cure, for: no records at all, a folder
     without meta.json, a file that cannot be parsed, a folder whose name and meta.json disagree, two complete
-    runs of one task, arm and seed, and complete runs of one task with different n, batch_size or epochs.
+    runs of one task, arm, variant and seed, and complete headline runs of one task with different n, batch_size
+    or epochs.
     """
     root = Path(root)
     folders = run_folders(root)
@@ -121,11 +155,33 @@ def load(root: str | Path) -> Records:
             f"no records under {root}: make some with `make reproduce`, "
             "or one with `python scripts/train.py task=digits`"
         )
+    records = read_folders(root, folders)
+    _refuse_duplicates(root, records.runs)
+    _refuse_mixed_settings(root, records.comparable.runs)
+    return records
+
+
+def load_beside_uniform(folder: Path) -> Records:
+    """The run in `folder` and the uniform run it can be held against, where exactly one stands under the same root.
+
+    That is a complete run of the same task, seed, n, batch_size and epochs: of the same variant if there is one,
+    else a headline run. Raises RecordError where the run in `folder` itself cannot be read.
+    """
+    run, _, _ = read_run(folder)
+    root = folder.parents[2]
+    for variant in dict.fromkeys((run["variant"], "")):
+        found = sorted(root.glob(f"{folder.parts[-3]}/{arm_folder('uniform', variant)}/seed{run['seed']}-*"))
+        alike = [path for path in found if path != folder and _can_be_compared(path, run)]
+        if alike:
+            return read_folders(root, [folder, *alike] if len(alike) == 1 else [folder])
+    return read_folders(root, [folder])
+
+
+def read_folders(root: Path, folders: Sequence[Path]) -> Records:
+    """The runs in `folders`, not held against each other. Raises RecordError for one that cannot be read."""
     read = [read_run(folder) for folder in folders]
     runs = pd.DataFrame([run for run, _, _ in read])
     runs["folder"] = [folder.relative_to(root).as_posix() for folder in folders]
-    _refuse_duplicates(root, runs)
-    _refuse_mixed_settings(root, runs)
     curves = pd.concat([_labelled(run, curve) for run, curve, _ in read], ignore_index=True)
     norms = pd.concat([_labelled(run, norm) for run, _, norm in read], ignore_index=True)
     return Records(root, runs, curves, norms)
@@ -134,6 +190,11 @@ def load(root: str | Path) -> Records:
 def run_folders(root: Path) -> list[Path]:
     """The folders three levels below `root`, sorted: one a run."""
     return sorted(path for path in root.glob("*/*/*") if path.is_dir())
+
+
+def arm_folder(arm: str, variant: str) -> str:
+    """Name of the folder that holds the runs of `arm`, or of its `variant` where that is not empty."""
+    return f"{arm}@{variant}" if variant else arm
 
 
 def read_run(folder: Path) -> tuple[dict[str, Any], pd.DataFrame, pd.DataFrame]:
@@ -149,6 +210,7 @@ def read_run(folder: Path) -> tuple[dict[str, Any], pd.DataFrame, pd.DataFrame]:
     if (folder / "norms.csv").exists():
         norms = _read_csv(folder / "norms.csv", NORM_COLUMNS, NORM_TYPES, run["status"], cure)
     run["core_share"] = _core_share(curve)
+    run["traced"] = (folder / "examples.npz").is_file()
     run["diagnostic"] = bool(len(norms)) or "true_phi" in set(curve["metric"])
     return run, curve, norms
 
@@ -164,6 +226,7 @@ def _read_meta(folder: Path) -> dict[str, Any]:
         config, hardware = meta["config"], meta["hardware"]
         run = {
             **{key: meta[key] for key in ("task", "arm", "seed", "run_id", "status", "message", "n")},
+            "variant": meta.get("variant", ""),  # Records made before there were sweeps have none.
             "batch_size": config["batch_size"],
             "epochs": config["epochs"],
             "duration_seconds": meta["duration_seconds"],
@@ -178,7 +241,7 @@ def _read_meta(folder: Path) -> dict[str, Any]:
         raise RecordError(f"{path} has no {error}: delete the folder and run it again") from error
     if run["status"] not in STATUSES:
         raise RecordError(f"{path} has status {run['status']!r}, none of {', '.join(STATUSES)}: delete the folder")
-    name = (run["task"], run["arm"], f"seed{run['seed']}-{run['run_id']}")
+    name = (run["task"], arm_folder(run["arm"], run["variant"]), f"seed{run['seed']}-{run['run_id']}")
     if folder.parts[-3:] != name:
         raise RecordError(f"{folder} holds the run {'/'.join(name)}: give the folder that name")
     if run["status"] == "running":
@@ -213,6 +276,15 @@ def _core_share(curve: pd.DataFrame) -> float:
     return float(cpu["value"].iloc[-1] / cpu["seconds"].iloc[-1])
 
 
+def _can_be_compared(folder: Path, run: dict[str, Any]) -> bool:
+    try:
+        other, _, _ = read_run(folder)
+    except RecordError:
+        return False
+    alike = all(other[key] == run[key] for key in ("n", "batch_size", "epochs"))
+    return alike and other["status"] in COMPLETE and not other["diagnostic"]
+
+
 def _labelled(run: dict[str, Any], table: pd.DataFrame) -> pd.DataFrame:
     table = table.copy()
     for position, key in enumerate(RUN_KEYS):
@@ -226,17 +298,16 @@ def _arm_order(arm: str) -> tuple[int, str]:
 
 def _refuse_duplicates(root: Path, runs: pd.DataFrame) -> None:
     complete = runs[runs["status"].isin(COMPLETE)]
-    for _, same in complete.groupby(["task", "arm", "seed", "diagnostic"]):
+    for _, same in complete.groupby(["task", "arm", "variant", "seed", "diagnostic"]):
         if len(same) > 1:
             folders = " and ".join(str(root / folder) for folder in same["folder"])
             raise RecordError(
-                f"two runs of one task, arm and seed: {folders}; keep one and move the other out of {root}"
+                f"two runs of one task, arm, variant and seed: {folders}; keep one and move the other out of {root}"
             )
 
 
-def _refuse_mixed_settings(root: Path, runs: pd.DataFrame) -> None:
-    compared = runs[runs["status"].isin(COMPLETE) & ~runs["diagnostic"]]
-    for task, same in compared.groupby("task"):
+def _refuse_mixed_settings(root: Path, headline: pd.DataFrame) -> None:
+    for task, same in headline.groupby("task"):
         for setting in ("n", "batch_size", "epochs"):
             first, other = same.iloc[0], same[same[setting] != same[setting].iloc[0]]
             if len(other):

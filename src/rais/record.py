@@ -1,6 +1,6 @@
 """What a run leaves behind: a folder with a tidy CSV, written at every evaluation, and what is needed to repeat it.
 
-    <runs>/<task>/<arm>/seed<k>-<run_id>/{record.csv, meta.json[, norms.csv]}
+    <runs>/<task>/<arm>[@<variant>]/seed<k>-<run_id>/{record.csv, meta.json[, norms.csv][, examples.npz]}
 
 A run that is killed leaves `status: running` and at most one cut line; every other end is written down as it
 happens. wandb, when asked for, mirrors the same numbers and is never the only copy.
@@ -16,6 +16,8 @@ import shlex
 import shutil
 import subprocess
 import sys
+import tempfile
+import warnings
 from collections.abc import Iterable
 from dataclasses import asdict
 from datetime import datetime, timezone
@@ -24,12 +26,15 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from rais.config import Config, arm, run_id, slug
 
 COMPLETE = ("done", "diverged")
 AXES = ("iteration", "examples", "epoch", "epochs_equivalent", "seconds")
+HISTOGRAM_BINS = 64
 PACKAGES = ("rais", "torch", "torchvision", "numpy", "scipy", "hydra-core")
 
 
@@ -52,6 +57,7 @@ class Record:
             "run_id": run_id(cfg, replayed),
             "task": cfg.task,
             "arm": arm(cfg),
+            "variant": cfg.variant or "",
             "seed": cfg.seed,
             "status": "running",
             "message": "",
@@ -90,6 +96,30 @@ class Record:
         header = [] if (self.folder / "norms.csv").exists() else [("epoch", "example", "loss_layer", "exact")]
         self._append("norms.csv", header + rows)
 
+    def write_examples(self, arrays: dict[str, NDArray]) -> None:
+        """Put `arrays` in place of the last examples.npz (traced runs): floats as float32, integers as int32, bytes
+        as they are. At any time the file on disk is a whole one."""
+        partial = self.folder / "examples.npz.part"
+        with partial.open("wb") as file:
+            np.savez_compressed(file, **{name: _compact(array) for name, array in arrays.items()})
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(self.folder / "examples.npz")
+
+    @property
+    def shows_distributions(self) -> bool:
+        """Whether `write_distribution` leads anywhere, so that nothing is computed for it in vain."""
+        return self._mirror is not None
+
+    def write_distribution(self, epoch: float, relative: NDArray) -> None:
+        """Show a histogram of log₁₀(n p) in the mirror; no local record holds it.
+
+        Args:
+            relative: n p_i of the training examples, shape (n,); examples with p_i = 0 are left out.
+        """
+        if self._mirror is not None:
+            self._mirror.write_distribution(epoch, relative)
+
     def finish(self, status: str, message: str = "") -> None:
         """Write down how the run ended: done, diverged, interrupted or failed."""
         now = datetime.now(timezone.utc)
@@ -115,8 +145,18 @@ class Record:
         partial.replace(self.folder / "meta.json")
 
 
+def _compact(array: NDArray) -> NDArray:
+    kinds = {"f": np.float32, "i": np.int32, "u": np.int32}
+    array = np.asarray(array)
+    return array if array.dtype == np.uint8 else array.astype(kinds.get(array.dtype.kind, array.dtype))
+
+
 class _WandbMirror:
-    """The same numbers in a wandb run, grouped by task and arm, with the three step axes as metrics."""
+    """The same numbers in a wandb run, grouped by task and arm, with the three step axes as metrics.
+
+    It adds what can be seen there alone: histograms of n p, and when the run ends its learning curves as an image
+    and, where a uniform run stands beside it, the speed-up.
+    """
 
     def __init__(self, meta: dict[str, Any], folder: Path) -> None:
         try:
@@ -124,11 +164,13 @@ class _WandbMirror:
         except ImportError as error:
             raise ImportError("logger=wandb needs the wandb package: pip install 'rais[wandb]'") from error
         settings = meta["config"]["wandb"]
+        group = f"{meta['task']}-{folder.parent.name}"
+        self.wandb, self.folder, self.title = wandb, folder, group
         self.run = wandb.init(
             mode=settings["mode"],
             project=settings["project"],
-            name=f"{meta['task']}-{meta['arm']}-seed{meta['seed']}",
-            group=f"{meta['task']}-{meta['arm']}",
+            name=f"{group}-seed{meta['seed']}",
+            group=group,
             job_type=meta["arm"],
             config={**meta["config"], "arm": meta["arm"], "run_id": meta["run_id"], "commit": meta["commit"]},
             dir=folder,
@@ -138,6 +180,7 @@ class _WandbMirror:
             self.run.define_metric(axis, hidden=True)
         for axis in ("epoch", "epochs_equivalent", "seconds"):
             self.run.define_metric(f"by_{axis}/*", step_metric=axis)
+        self.run.define_metric("distribution/*", step_metric="epoch")
 
     def write(self, axes: dict[str, float], metrics: dict[str, float]) -> None:
         on_axes = {
@@ -145,14 +188,39 @@ class _WandbMirror:
         }
         self.run.log({**axes, **on_axes})
 
+    def write_distribution(self, epoch: float, relative: NDArray) -> None:
+        known = np.log10(relative[relative > 0])
+        histogram = self.wandb.Histogram(np_histogram=np.histogram(known, bins=HISTOGRAM_BINS))
+        self.run.log({"epoch": epoch, "distribution/log10_np": histogram})
+
     def finish(self, status: str) -> None:
         self.run.summary["status"] = status
+        if status in COMPLETE:
+            try:
+                self._write_outcome()
+            except Exception as error:  # The run is over and recorded: an ornament must not turn it into a failure.
+                warnings.warn(f"wandb shows no speed-up and no figure of this run: {error!r}", stacklevel=2)
         self.run.finish(exit_code=0 if status in COMPLETE else 1)
+
+    def _write_outcome(self) -> None:
+        # Here, since a run without wandb needs neither pandas nor matplotlib.
+        from rais import figures, load, stats
+        from rais.figures import fig4_curves, style
+
+        records = load.load_beside_uniform(self.folder)
+        speedup = stats.paired_speedup(records)
+        if not np.isnan(speedup):
+            self.run.summary["speedup_examples"] = speedup
+        with tempfile.TemporaryDirectory() as folder:
+            figure = fig4_curves.curves(style.runs_by_arm(records), self.title)
+            png, _ = figures.save(figure, Path(folder) / "learning_curves")
+            self.run.log({"learning_curves": self.wandb.Image(str(png))})
 
 
 def folder_of(cfg: Config, replayed: str | None = None) -> Path:
     """Where the record of `cfg` stands, whether it exists or not."""
-    return Path(cfg.runs) / slug(cfg.task) / slug(arm(cfg)) / f"seed{cfg.seed}-{run_id(cfg, replayed)}"
+    method = slug(arm(cfg)) + (f"@{cfg.variant}" if cfg.variant else "")
+    return Path(cfg.runs) / slug(cfg.task) / method / f"seed{cfg.seed}-{run_id(cfg, replayed)}"
 
 
 def find_complete(cfg: Config) -> Path | None:

@@ -19,8 +19,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
-from rais.load import Records
+from rais.load import COMPLETE, Records
 
+# What can be swept, with the value that the headline runs have. A variant is labelled `<sweep>_<value>`.
+SWEEPS = {"visits": "20000", "alpha": "0.003", "batch_size": "32", "features": "all", "lr": "1x"}
+SWEPT = ("gain_ratio", "final_train_loss", "test_error", "sampler_share")
 SPEEDUP_COLUMNS = [
     "task",
     "arm",
@@ -33,6 +36,24 @@ SPEEDUP_COLUMNS = [
     "seconds_high",
     "final_train_loss",
     "test_error",
+    "status",
+]
+SENSITIVITY_COLUMNS = [
+    "task",
+    "sweep",
+    "value",
+    "arm",
+    "n_seeds",
+    "uniform",
+    "examples_speedup",
+    "examples_low",
+    "examples_high",
+    "seconds_speedup",
+    "seconds_low",
+    "seconds_high",
+    *(f"{name}{end}" for name in SWEPT for end in ("", "_low", "_high")),
+    "diverged",
+    "never",
     "status",
 ]
 OWN_CORE = 0.95
@@ -102,10 +123,11 @@ def own_core(runs: pd.DataFrame) -> pd.Series:
 def run_table(records: Records) -> pd.DataFrame:
     """`records.runs` plus what each run ended with and what L* cost it, one row a run.
 
-    Added: start_train_loss, final_train_loss (nats), test_error (fraction), examples, seconds; level (L* of
-    the task; nan where uniform is missing or did not learn); examples_cost, seconds_cost (inf for never;
-    nan without L*); own_core (the seconds can be compared: a GPU run, or a CPU run whose core_share is at
-    least 0.95). A diverged run has no final loss and no test error (nan), and its costs are inf.
+    Added: start_train_loss, final_train_loss (nats), test_error (fraction), gain_ratio (the last one), examples,
+    seconds; sampler_share (of the seconds, spent in drawing, observing and the gain ratio); level (L* of the task;
+    nan where uniform is missing or did not learn); examples_cost, seconds_cost (inf for never; nan without L*);
+    own_core (the seconds can be compared: a GPU run, or a CPU run whose core_share is at least 0.95). A diverged
+    run has no final loss, test error and gain ratio (nan), and its costs are inf.
     """
     runs = records.runs
     wides = {index: records.wide(run) for index, run in runs.iterrows()}
@@ -115,12 +137,14 @@ def run_table(records: Records) -> pd.DataFrame:
             "start_train_loss": wide["train_loss"].iloc[0],
             "final_train_loss": _last(wide, "train_loss") if done[index] else np.nan,
             "test_error": _last(wide, "test_error") if done[index] else np.nan,
+            "gain_ratio": _last(wide, "gain_ratio") if done[index] else np.nan,
             "examples": float(wide["examples"].iloc[-1]),
             "seconds": wide["seconds"].iloc[-1],
+            "sampler_share": _last(wide, "sampler_seconds") / (wide["seconds"].iloc[-1] or np.nan),
         }
         for index, wide in wides.items()
     }
-    columns = ["start_train_loss", "final_train_loss", "test_error", "examples", "seconds"]
+    columns = ["start_train_loss", *SWEPT, "examples", "seconds"]
     table = runs.join(pd.DataFrame.from_dict(ends, orient="index", columns=columns, dtype=float))
     table["own_core"] = own_core(runs)
     table["level"] = table["task"].map({task: _level(table[table["task"] == task]) for task in records.tasks})
@@ -140,10 +164,10 @@ def speedup_table(records: Records) -> pd.DataFrame:
     its bootstrap interval. A uniform run that never is at L*, or diverges, is counted with its whole
     length, a lower bound of its cost; an arm's run that diverges or never is at L* costs infinitely much.
     Seconds: pairs of runs on the same hardware, each with a core to itself. final_train_loss (nats),
-    test_error (fraction): means over the runs that did not diverge. n_seeds: complete runs. Diagnostic runs
-    take no part. status: all that should temper the row, or `done`. [ours]
+    test_error (fraction): means over the runs that did not diverge. n_seeds: complete runs. Diagnostic runs and
+    variants take no part. status: all that should temper the row, or `done`. [ours]
     """
-    listed = records.where(~records.runs["diagnostic"])
+    listed = records.where(~records.runs["diagnostic"] & (records.runs["variant"] == ""))
     table = run_table(records.comparable)
     rows = []
     for task in listed.tasks:
@@ -153,6 +177,53 @@ def speedup_table(records: Records) -> pd.DataFrame:
             unfinished = ((listed.unfinished["task"] == task) & (listed.unfinished["arm"] == arm)).sum()
             rows.append({"task": task, "arm": arm, **_speedup_row(runs, uniform, unfinished)})
     return pd.DataFrame(rows, columns=SPEEDUP_COLUMNS)
+
+
+def sensitivity_table(records: Records) -> pd.DataFrame:
+    """What a setting changes, one row a task, sweep, value and arm, columns SENSITIVITY_COLUMNS.
+
+    A variant `<sweep>_<value>` is one value of a sweep of SWEEPS, the headline runs are another, the default.
+    examples_*, seconds_*: the speed-ups of `speedup_table`, with L* and costs of the uniform runs of the same
+    variant where there are any (`uniform`: own), else of the headline ones (`uniform`: headline). Means over seeds
+    with their intervals: gain_ratio (the last one), final_train_loss (nats) and test_error (fraction), of runs that
+    did not diverge; sampler_share, the part of the seconds that the sampler and the gain ratio take. n_seeds:
+    complete runs; diverged, never: those of them that diverged, and that never were at L*. An arm without a variant
+    in a sweep has no rows there. [ours]
+    """
+    listed = records.where(~records.runs["diagnostic"])
+    rows = []
+    for task, sweep in [(task, sweep) for task in listed.tasks for sweep in SWEEPS]:
+        labels = [v for v in listed.of(task).runs["variant"].unique() if (sweep_of(v) or [""])[0] == sweep]
+        variants = {SWEEPS[sweep]: ""} | {sweep_of(label)[1]: label for label in labels}
+        arms = listed.where(listed.runs["variant"].isin(labels)).arms(task)
+        for value in sorted(variants, key=lambda value, sweep=sweep: _value_order(sweep, value)):
+            for arm in arms:
+                row = _sensitivity_row(listed.of(task), arm, variants[value])
+                rows += [{"task": task, "sweep": sweep, "value": value, "arm": arm, **row}] if row else []
+    return pd.DataFrame(rows, columns=SENSITIVITY_COLUMNS)
+
+
+def sweep_of(variant: str) -> tuple[str, str] | None:
+    """(sweep, value) of a label such as `batch_size_64`; None where it begins with no sweep of SWEEPS."""
+    names = [name for name in SWEEPS if variant.startswith(f"{name}_")]
+    return (names[0], variant[len(names[0]) + 1 :]) if names else None
+
+
+def paired_speedup(records: Records) -> float:
+    """The speed-up in examples of the one run that is not uniform against the one that is; nan without either.
+
+    L* is the final training loss of that uniform run. 0 where the run diverged or never was at L*. [ours]
+    """
+    table = run_table(records)
+    is_uniform = table["arm"] == "uniform"
+    speedups = _speedups(table[~is_uniform].merge(table[is_uniform], on="seed", suffixes=("", "_uniform")), "examples")
+    return float(speedups[0]) if len(speedups) else float("nan")
+
+
+def tally(runs: pd.DataFrame) -> tuple[int, int]:
+    """Of rows of `run_table`: how many diverged, and how many others never were at L*."""
+    done = runs["status"] == "done"
+    return int((runs["status"] == "diverged").sum()), int(np.isinf(runs.loc[done, "examples_cost"]).sum())
 
 
 def final_table(records: Records) -> pd.DataFrame:
@@ -224,6 +295,30 @@ def _speedup_row(runs: pd.DataFrame, uniform: pd.DataFrame, unfinished: int) -> 
     }
 
 
+def _sensitivity_row(records: Records, arm: str, variant: str) -> dict[str, object]:
+    """One point of a sweep among the runs of one task, variant "" being the default; empty where it was not run."""
+    runs = records.runs
+    asked = (runs["arm"] == arm) & (runs["variant"] == variant)
+    if not asked.any():
+        return {}
+    uniform = (runs["arm"] == "uniform") & runs["status"].isin(COMPLETE)
+    has_own = bool(variant) and (uniform & (runs["variant"] == variant)).any()
+    uniform &= runs["variant"] == (variant if has_own else "")
+    table = run_table(records.where((asked & runs["status"].isin(COMPLETE)) | uniform))
+    points = table[asked.reindex(table.index)]
+    diverged, never = tally(points)
+    row = _speedup_row(points, table[uniform.reindex(table.index)], int(asked.sum()) - len(points))
+    for name in SWEPT:
+        row |= _mean(points[name].dropna(), name, name)
+    return row | {"uniform": "own" if has_own else "headline", "diverged": diverged, "never": never}
+
+
+def _value_order(sweep: str, value: str) -> tuple[bool, float, bool, str]:
+    """Numbers by size, then words, the default first."""
+    number = re.match(r"[\d.]+(e-?\d+)?", value)
+    return number is None, float(number.group()) if number else 0.0, value != SWEEPS[sweep], value
+
+
 def _speedups(pairs: pd.DataFrame, unit: str) -> NDArray:
     """uniform's cost / the arm's cost of each pair that has an L*: shape (pairs,)."""
     pairs = pairs[pairs["level"].notna()]
@@ -233,8 +328,7 @@ def _speedups(pairs: pd.DataFrame, unit: str) -> NDArray:
 
 def _remarks(runs: pd.DataFrame, uniform: pd.DataFrame, pairs: int, timed: int, unfinished: int) -> list[str]:
     """What should temper one row, worst first."""
-    n, diverged = len(runs), int((runs["status"] == "diverged").sum())
-    never = int(np.isinf(runs.loc[runs["status"] == "done", "examples_cost"]).sum())
+    n, (diverged, never) = len(runs), tally(runs)
     speedups = _speedups(runs.merge(uniform, on="seed", suffixes=("", "_uniform")), "examples")
     arrived = speedups[speedups > 0]
     those = f" (those that were: {arrived.mean():.2f}×)" if len(arrived) and not runs["arm"].eq("uniform").all() else ""

@@ -11,7 +11,19 @@ from dataclasses import dataclass
 
 from matplotlib.figure import Figure
 
-from rais.figures import fig1_oracle, fig2_approximation, fig4_curves, fig7_two_by_two
+from rais.figures import (
+    fig1_oracle,
+    fig2_approximation,
+    fig3_smoothing,
+    fig4_curves,
+    fig5_examples,
+    fig6_uncertainty,
+    fig7_learning_rate,
+    fig7_sensitivity,
+    fig7_two_by_two,
+    fig8_speedup,
+    fig9_outliers,
+)
 from rais.figures.style import save
 from rais.load import Records
 
@@ -24,34 +36,75 @@ class MissingRuns(LookupError):
 
 @dataclass(frozen=True)
 class Entry:
-    """One figure: `make(records, task)`, the tasks it can show, best first, and the arms it cannot do without.
+    """One figure: `make(records, task)`, the tasks it can show, best first, and the runs it cannot do without.
 
-    Where there are no tasks or no arms, any will do. With `diagnostic` the runs have to be diagnostic ones.
+    Those are the complete headline runs of `arms`; with `kind` "diagnostics", "traced" or "variants" the runs of that
+    part of `Records`. Of variants only those count whose label begins with one of `labels`. Where there are no tasks
+    or no arms, any will do. `experiments` make the runs; none stands for the one named like the figure.
     """
 
     make: Callable[[Records, str], Figure]
     tasks: tuple[str, ...] = ()
     arms: tuple[str, ...] = ()
-    diagnostic: bool = False
+    kind: str = "comparable"
+    labels: tuple[str, ...] = ("",)
+    experiments: tuple[str, ...] = ()
 
     def task(self, records: Records) -> str | None:
         """The first of `tasks` with complete runs of all `arms`."""
-        runs = records.diagnostics if self.diagnostic else records.comparable
+        chosen: Records = getattr(records, self.kind)
+        runs = chosen.where(chosen.runs["variant"].str.startswith(self.labels))
         present = [task for task in self.tasks or runs.tasks if set(self.arms) <= set(runs.arms(task))]
         return next((task for task in present if runs.arms(task)), None)
+
+    def needs(self, name: str) -> str:
+        """What the figure `name` needs, and the commands that make it."""
+        kind = {"diagnostics": " diagnostic", "traced": " traced"}.get(self.kind, "")
+        arms = ", ".join(self.arms) or "at least one arm"
+        labels = f" with a variant {', '.join(f'{label}*' for label in self.labels)}" if self.kind == "variants" else ""
+        tasks = " or ".join(self.tasks) or "any task"
+        commands = [
+            f"python scripts/train.py --multirun experiment={made_by}" for made_by in self.experiments or [name]
+        ]
+        return f"{name} needs complete{kind} runs of {arms}{labels} on {tasks}: {' ; '.join(commands)}"
 
 
 FIGURES = {
     "fig1_oracle": Entry(fig1_oracle.make, ("mnist", "mnist_6000"), ("uniform", "oracle")),
-    "fig2_approximation": Entry(fig2_approximation.make, diagnostic=True),
+    "fig2_approximation": Entry(fig2_approximation.make, kind="diagnostics"),
+    "fig3_smoothing": Entry(fig3_smoothing.make, ("mnist", "digits"), ("uniform", "smoothed_0.1")),
     "fig4_mnist": Entry(fig4_curves.make, ("mnist",)),
     "fig4_digits": Entry(fig4_curves.make, ("digits",)),
+    "fig5_examples": Entry(fig5_examples.make, arms=("rais",), kind="traced"),
+    "fig6_uncertainty": Entry(
+        fig6_uncertainty.make, ("digits",), ("rais",), kind="variants", labels=(fig6_uncertainty.LABEL,)
+    ),
     "fig7_two_by_two": Entry(fig7_two_by_two.make, ("mnist", "digits"), tuple(fig7_two_by_two.CELLS.values())),
+    "fig7_sensitivity": Entry(
+        fig7_sensitivity.make,
+        ("mnist",),
+        ("rais",),
+        kind="variants",
+        labels=tuple(f"{sweep}_" for sweep in fig7_sensitivity.PANELS),
+        experiments=tuple(f"sweep_{sweep}" for sweep in fig7_sensitivity.PANELS),
+    ),
+    "fig7_learning_rate": Entry(
+        fig7_learning_rate.make,
+        ("mnist",),
+        ("uniform",),
+        kind="variants",
+        labels=("lr_",),
+        experiments=("sweep_lr",),
+    ),
+    "fig8_speedup": Entry(fig8_speedup.make, arms=("uniform", "rais"), experiments=("fig4_digits",)),
+    "fig9_outliers": Entry(
+        fig9_outliers.make, ("digits_hot",), ("rais",), kind="variants", labels=tuple(fig9_outliers.LABELS)
+    ),
 }
 
 
 def figures_for(records: Records) -> dict[str, Entry]:
-    """FIGURES, and the learning curves `fig4_<task>` of every other task among the complete runs."""
+    """FIGURES, and the learning curves `fig4_<task>` of every other task among the complete headline runs."""
     return FIGURES | {f"fig4_{task}": Entry(fig4_curves.make, (task,)) for task in records.comparable.tasks}
 
 
@@ -60,9 +113,5 @@ def draw(name: str, records: Records) -> Figure:
     entry = figures_for(records)[name]
     task = entry.task(records)
     if task is None:
-        arms = ", ".join(entry.arms) or "at least one arm"
-        raise MissingRuns(
-            f"{name} needs complete{' diagnostic' if entry.diagnostic else ''} runs of {arms} on "
-            f"{' or '.join(entry.tasks) or 'any task'}: python scripts/train.py --multirun experiment={name}"
-        )
+        raise MissingRuns(entry.needs(name))
     return entry.make(records, task)

@@ -12,11 +12,15 @@ from rais.figures import style
 from rais.load import Records
 
 
-@style.styled
 def make(records: Records, task: str) -> Figure:
-    """Two rows (training loss, test error) by three columns, the gain ratio and the legend."""
+    """The curves of every arm of `task`."""
     runs = style.runs_by_arm(records.comparable.of(task))
-    runs = {arm: runs[arm] for arm in records.comparable.arms(task)}
+    return curves({arm: runs[arm] for arm in records.comparable.arms(task)}, task)
+
+
+@style.styled
+def curves(runs: dict[str, list[style.Run]], title: str) -> Figure:
+    """Two rows (training loss, test error) by three columns, the gain ratio and the legend, for `runs` by arm."""
     figure = Figure(figsize=(11.5, 5.8))
     grid = figure.add_gridspec(2, 4)
     for row, y in enumerate(("train_loss", "test_error")):
@@ -31,5 +35,5 @@ def make(records: Records, task: str) -> Figure:
     style.draw_arms(figure.add_subplot(grid[0, 3]), runs, "epochs_equivalent", "gain_ratio")
     corner = figure.add_subplot(grid[1, 3])
     corner.axis("off")
-    style.legend(corner, map(style.look, runs), loc="center", title=task)
+    style.legend(corner, map(style.look, runs), loc="center", title=title)
     return figure

@@ -8,7 +8,7 @@ the same records give the same files.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import wraps
 from pathlib import Path
@@ -22,6 +22,7 @@ from matplotlib.figure import Figure
 from matplotlib.legend import Legend
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogFormatter
+from numpy.typing import ArrayLike
 
 from rais import stats
 from rais.load import Records
@@ -64,12 +65,18 @@ AXIS_LABELS = {
     "train_loss": "training loss (nats)",
     "test_error": "test error (%)",
     "gain_ratio": "gain ratio $r$",
+    "speedup": "speed-up, examples (×)",
+    "final_train_loss": "final training loss (nats)",
+    "sampler_share": "sampler's share of a step (%)",
+    "relative_radius": "radius / centre of the set",
+    "outlier_share": "share of steps protected",
+    "outlier_bias": "bias stated by the protection",
 }
 
 
 @dataclass(frozen=True)
 class Look:
-    """How one arm, or one estimator, is drawn everywhere."""
+    """How one arm, one variant or one estimator is drawn everywhere."""
 
     label: str
     color: str
@@ -93,6 +100,14 @@ ARMS = {
     "rais": Look("RAIS", VERMILLION, "-", "D", 1.8),
     "rais_multiplier_off": Look("RAIS, multiplier 1", PURPLE, (0, (2.2, 1.1)), "<"),
     "uniform_rais_multiplier": Look("uniform, RAIS's multiplier", ORANGE, (0, (1, 0.9)), ">"),
+}
+VARIANTS = {
+    "with_augmentation": Look("with augmentation", BLUE, (0, (5, 1.6)), "s"),
+    "with_batch_norm": Look("with batch normalisation", GREEN, (0, (7, 1.5, 1.2, 1.5)), "^"),
+    "with_dropout": Look("with dropout", ORANGE, (0, (1, 1.2)), "v"),
+    "with_momentum": Look("with momentum", PURPLE, (0, (3, 1.2, 1, 1.2, 1, 1.2)), "P"),
+    "unprotected": Look("RAIS, unprotected", ORANGE, (0, (2.2, 1.1)), "o"),
+    "protected": Look("RAIS, protected", BLUE, (0, (12, 1.5)), "X"),
 }
 TRUTH = Look("true value", BLACK, "-", "o", 1.6)
 ESTIMATORS = {
@@ -129,9 +144,9 @@ class Curve:
 
 
 def look(arm: str) -> Look:
-    """The look of `arm`; one not listed in ARMS is grey, its line and marker follow from its name."""
-    if arm in ARMS:
-        return ARMS[arm]
+    """The look of an arm or a variant; one that is not listed is grey, its line and marker follow from its name."""
+    if arm in ARMS | VARIANTS:
+        return (ARMS | VARIANTS)[arm]
     digest = hashlib.sha256(arm.encode()).digest()
     line = (0, (2 + digest[0] % 8, 1 + digest[1] % 3, 1, 1 + digest[2] % 3))
     return Look(arm.replace("_", " "), GREY, line, "*Xph8"[digest[3] % 5])
@@ -169,20 +184,20 @@ def draw(axes: Axes, curves: list[tuple[Any, Any]], look: Look, *, log: bool = F
     axes.plot(grid[places], mean[places], color=look.color, ls="", marker=look.marker)
 
 
-def runs_by_arm(records: Records) -> dict[str, list[Run]]:
-    """Every run of the records of one task with its curve, by arm, test errors in percent."""
+def runs_by_arm(records: Records, by: str = "arm") -> dict[str, list[Run]]:
+    """Every run of the records of one task with its curve, by arm or by another column, test errors in percent."""
     table = records.runs.assign(own_core=stats.own_core(records.runs))
     runs: dict[str, list[Run]] = {}
     for _, row in table.iterrows():
         wide = records.wide(row)
         if "test_error" in wide:
             wide["test_error"] *= 100
-        runs.setdefault(row["arm"], []).append(Run(row["status"] == "diverged", row["own_core"], wide))
+        runs.setdefault(row[by], []).append(Run(row["status"] == "diverged", row["own_core"], wide))
     return runs
 
 
 def draw_arms(axes: Axes, runs: dict[str, list[Run]], x: str, y: str, *, log: bool = False) -> None:
-    """The curves of `y` against `x` of each arm: a mean with its band, and diverged runs as thin lines.
+    """The curves of `y` against `x` of each arm or variant: a mean with its band, and diverged runs as thin lines.
 
     Against seconds only runs with a core to themselves are drawn; where there is nothing to draw, the axes
     say so.
@@ -190,17 +205,14 @@ def draw_arms(axes: Axes, runs: dict[str, list[Run]], x: str, y: str, *, log: bo
     drawn = []
     for arm, members in runs.items():
         members = [run for run in members if y in run.wide and (x != "seconds" or run.own_core)]
-        curves = [Curve(arm, run.diverged, *_finite(run.wide, x, y)) for run in members]
+        curves = [Curve(arm, run.diverged, *_finite(run.wide, x, y, positive=log)) for run in members]
         drawn += [curve for curve in curves if len(curve.x)]
         means = [(curve.x, curve.y) for curve in curves if len(curve.x) and not curve.diverged]
         if means:
             draw(axes, means, look(arm), log=log)
     axes.set(xlabel=AXIS_LABELS[x], ylabel=AXIS_LABELS[y])
     if not drawn:
-        reason = "no run had a core to itself" if x == "seconds" else f"no {AXIS_LABELS[y]} recorded"
-        axes.text(0.5, 0.5, reason, transform=axes.transAxes, ha="center", va="center", color=GREY)
-        axes.tick_params(which="both", length=0, labelleft=False, labelbottom=False)
-        axes.grid(False)
+        say(axes, "no run had a core to itself" if x == "seconds" else f"no {AXIS_LABELS[y]} recorded")
         return
     axes.set_xlim(left=0)
     if log:
@@ -210,12 +222,49 @@ def draw_arms(axes: Axes, runs: dict[str, list[Run]], x: str, y: str, *, log: bo
             _draw_diverged(axes, curve)
 
 
-def log_axis(axes: Axes, top: float) -> None:
-    """A logarithmic y axis with plain numbers up to `top`: a diverging run must not squeeze the rest."""
+def log_axis(axes: Axes, top: float | None = None) -> None:
+    """A logarithmic y axis with plain numbers, up to `top` if given: a diverging run must not squeeze the rest."""
     axes.set_yscale("log")
     axes.set_ylim(top=top)
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.yaxis.set_minor_formatter(PlainLogFormatter(minor_thresholds=(2.2, 0.6)))
+
+
+def points(axes: Axes, x: ArrayLike, rows: pd.DataFrame, name: str, look: Look, ends: str | None = None) -> None:
+    """The means in column `name` of `rows` at places `x`, shape (rows,), joined, with their intervals in the columns
+    `ends`_low and `ends`_high (those of `name` if not given) where these are known."""
+    mean, low, high = (rows[column].to_numpy(float) for column in (name, f"{ends or name}_low", f"{ends or name}_high"))
+    reach = np.nan_to_num(np.stack([mean - low, high - mean])).clip(min=0)
+    axes.errorbar(
+        x, mean, reach, color=look.color, ls=look.line, lw=look.width, marker=look.marker, elinewidth=0.9, capsize=2.5
+    )
+
+
+def reference(axes: Axes, row: pd.Series, name: str, look: Look, ends: str | None = None) -> None:
+    """A level line across the axes at the mean `name` of one row, in the interval's band where that is known."""
+    low, high = row[f"{ends or name}_low"], row[f"{ends or name}_high"]
+    if not np.isnan(low):
+        axes.axhspan(low, high, color=look.color, alpha=0.15, lw=0)
+    axes.axhline(row[name], color=look.color, ls=look.line, lw=look.width)
+
+
+def write_tally(axes: Axes, x: float, diverged: int, never: int) -> None:
+    """Above the axes at `x`: how many runs diverged, and how many never were at L*; nothing where all arrived."""
+    lines = [f"{diverged} diverged"] * (diverged > 0) + [f"{never} never at L*"] * (never > 0)
+    axes.text(x, 1.01, "\n".join(lines), transform=axes.get_xaxis_transform(), ha="center", va="bottom", fontsize=6.5)
+
+
+def name_places(axes: Axes, places: Sequence[float], names: Sequence[str]) -> None:
+    """Ticks of the x axis at these places alone, under these names."""
+    axes.set_xticks(places, names)
+    axes.minorticks_off()
+
+
+def say(axes: Axes, text: str) -> None:
+    """Words in place of curves."""
+    axes.text(0.5, 0.5, text, transform=axes.transAxes, ha="center", va="center", color=GREY, wrap=True)
+    axes.tick_params(which="both", length=0, labelleft=False, labelbottom=False)
+    axes.grid(False)
 
 
 def legend(target: Axes | Figure, looks: Iterable[Look], **kwargs: Any) -> Legend:
@@ -223,15 +272,17 @@ def legend(target: Axes | Figure, looks: Iterable[Look], **kwargs: Any) -> Legen
     return target.legend(handles=[look.handle() for look in looks], **kwargs)
 
 
-def _finite(wide: pd.DataFrame, x: str, y: str) -> tuple[np.ndarray, np.ndarray]:
-    """x and y where both are known and y is positive, as all that is drawn here is; a logarithm of 0 has no place."""
-    finite = wide[np.isfinite(wide[[x, y]]).all(axis=1) & (wide[y] > 0)]
+def _finite(wide: pd.DataFrame, x: str, y: str, *, positive: bool) -> tuple[np.ndarray, np.ndarray]:
+    """x and y where both are known and y is positive if it has to be: a logarithm of 0 has no place."""
+    finite = wide[np.isfinite(wide[[x, y]]).all(axis=1) & ((wide[y] > 0) | (not positive))]
     return finite[x].to_numpy(), finite[y].to_numpy()
 
 
 def _early_level(runs: dict[str, list[Run]], y: str) -> float:
     """What the slowest curve has come down to after 2 % of the longest run: the fall before it would fill the axis."""
-    curves = [_finite(run.wide, "epoch", y) for members in runs.values() for run in members if y in run.wide]
+    curves = [
+        _finite(run.wide, "epoch", y, positive=True) for members in runs.values() for run in members if y in run.wide
+    ]
     curves = [(epoch, values) for epoch, values in curves if len(epoch)]
     early = 0.02 * max(epoch[-1] for epoch, _ in curves)
     return 1.3 * max(float(np.interp(early, epoch, values)) for epoch, values in curves)
