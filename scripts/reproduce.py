@@ -148,8 +148,8 @@ def data_problem(name: str) -> str | None:
 
 def print_plan(plan: Plan, slots: Sequence[Slot]) -> None:
     """The runs by arm with their state, the expected hours of each task, and the cure for what is skipped."""
-    where = f"{len({slot.gpu for slot in slots})} GPUs" if slots[0].gpu is not None else "cores of their own"
-    print(f"{len(plan.runs)} runs, {len(plan.missing)} of them to train, at most {len(slots)} side by side on {where}")
+    on = "" if slots[0].gpu is None else f" on GPU {', '.join(dict.fromkeys(str(slot.gpu) for slot in slots))}"
+    print(f"{len(plan.runs)} runs, {len(plan.missing)} of them to train, at most {len(slots)} side by side{on}")
     for task, arm in dict.fromkeys((run.task, run.arm) for run in plan.runs):
         group = [run for run in plan.runs if (run.task, run.arm) == (task, arm)]
         for state in dict.fromkeys(plan.states[run.name] for run in group):

@@ -226,7 +226,7 @@ def test_expected_time_of_each_task_says_what_was_not_measured(
     plan = plan_of(repository, "gpu_minutes")
     reproduce.print_plan(plan, [Slot(frozenset({0}), "0"), Slot(frozenset({0}), "1")])
     printed = capsys.readouterr().out
-    assert "at most 2 side by side on 2 GPUs" in printed
+    assert "at most 2 side by side on GPU 0, 1\n" in printed
     # Of the six runs on `near`, only rais has a measured time, 120 minutes, and its two seeds run side by side.
     assert "expected: near: at least 2.0 h, 4 runs not measured" in printed.splitlines()
     assert reproduce.duration([None, None], 1) == "not measured"
@@ -331,20 +331,11 @@ def test_interrupt_says_how_to_go_on(
     assert "the same command goes on" in capfd.readouterr().err
 
 
-# Named by the profiles and still to be written; whatever else a profile names has to be there.
-WRITTEN_LATER = {
-    *("fig4_rot_mnist", "fig4_cifar10_small", "fig4_svhn", "fig4_cifar10", "fig4_cifar100"),
-    *("fig5_examples", "fig6_uncertainty"),
-    *("sweep_visits", "sweep_alpha", "sweep_features", "sweep_batch_size", "sweep_lr"),
-}
-
-
 def test_committed_profiles_are_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Their experiments compose, every replay has its source in the same plan, and full trains all that quick does."""
     monkeypatch.setattr(reproduce.data, "load", lambda name: None)
     monkeypatch.setattr(reproduce.record, "find_complete", lambda cfg: None)
     reproduce.config.register()
-    written = {path.stem for path in (reproduce.CONF / "experiment").glob("*.yaml")}
     planned = {}
     with initialize_config_dir(str(reproduce.CONF), version_base="1.3"):
         for name, seeds in (("quick", [0, 1, 2]), ("full", [0, 1, 2, 3, 4]), ("paper", [0, 1, 2, 3, 4])):
@@ -352,8 +343,6 @@ def test_committed_profiles_are_whole(tmp_path: Path, monkeypatch: pytest.Monkey
             assert profile["seeds"] == seeds
             keys = {"experiment", "overrides", "minutes", "gpu_minutes"}
             assert all(set(stage) <= keys and stage.get("minutes", 1) > 0 for stage in profile["stages"])
-            assert {stage["experiment"] for stage in profile["stages"]} - written <= WRITTEN_LATER
-            profile["stages"] = [stage for stage in profile["stages"] if stage["experiment"] in written]
             plan = reproduce.make_plan(profile, str(tmp_path))
             planned[name] = {run.name for run in plan.runs}
             assert all((run.config.gain.mode == "replay") == (run.replays is not None) for run in plan.runs)

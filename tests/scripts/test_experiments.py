@@ -6,6 +6,7 @@ and number of classes stand for the data, and a run is a handful of steps, some 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -38,21 +39,25 @@ def random_data(name: str, *, n_train: int, **_: object) -> data.Dataset:
         images = torch.randint(256, (n, channels, size, size), generator=g, dtype=torch.uint8)
         return data.Split(images, torch.randint(classes, (n,), generator=g))
 
-    return data.Dataset(name, split(n_train), split(16), classes)
+    return data.Dataset(name, split(n_train), split(8), classes)
 
 
 def miniature(cfg: config.Config) -> list[str]:
     """Overrides that make `cfg` a run of ten light or five heavy steps, the last of them after RAIS has learned p."""
-    m, per_epoch = (cfg.batch_size, 4) if cfg.model.name == LIGHT else (8, 2)
+    m, per_epoch = (cfg.batch_size, 4) if cfg.model.name == LIGHT else (4, 2)
     small = [f"batch_size={m}", f"data.n_train={per_epoch * m}", "epochs=2.5", "evaluate_every=2", "gain.every=2"]
     return small + ([f"sampler.visits={m}"] if hasattr(cfg.sampler, "visits") else [])
 
 
 def one_of_each_arm(experiment: str, runs: Path) -> list[reproduce.Run]:
-    """The first run of the grid, and the first of every other arm in it. All of the grid composes."""
-    first: dict[str, reproduce.Run] = {}
+    """The first run of every task, arm and variant in the grid; variants that differ by a number alone are one.
+
+    All of the grid composes.
+    """
+    first: dict[tuple[str, str, str], reproduce.Run] = {}
     for run in reproduce.expand({"experiment": experiment}, [0], str(runs), "minutes"):
-        first.setdefault(config.arm(run.config), run)
+        arm, _, variant = run.arm.partition("@")
+        first.setdefault((run.task, arm, re.sub(r"[\d.]+", "#", variant)), run)
     return list(first.values())
 
 

@@ -62,9 +62,10 @@ def test_launcher_runs_a_sweep_of_complete_runs(launcher: str, tmp_path: Path) -
     assert not list(tmp_path.glob("sweeps/*/*/")), "a folder at this depth would be read as a run"
 
 
-@pytest.mark.parametrize("launcher", ["basic", "joblib"])
-def test_a_failing_job_is_listed_and_the_others_run(launcher: str, tmp_path: Path) -> None:
-    ended = sweep(tmp_path, f"hydra/launcher={launcher}", "sampler=uniform", "seed=0,-1,1,2")
+@pytest.mark.parametrize("launcher", [("basic",), ("joblib", "hydra.launcher.n_jobs=1")], ids=lambda words: words[0])
+def test_a_failing_job_is_listed_and_the_others_run(launcher: tuple[str, ...], tmp_path: Path) -> None:
+    name, *settings = launcher
+    ended = sweep(tmp_path, f"hydra/launcher={name}", *settings, "sampler=uniform", "seed=0,-1,1,2")
     assert ended.returncode == 1
     assert set(records(tmp_path)) == {f"digits/uniform/{seed}" for seed in (0, 1, 2)}
     assert "sweep of 4: 3 done, 0 diverged, 1 failed" in ended.stdout
@@ -164,12 +165,14 @@ def test_an_interrupt_is_passed_on(job: DictConfig, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("job", ["RUN"], indirect=True)
-def test_a_single_run_raises_what_it_raises(job: DictConfig, tmp_path: Path) -> None:
+@pytest.mark.parametrize("error", [RuntimeError("as it is"), SystemExit("as it is"), KeyboardInterrupt()])
+def test_a_single_run_raises_what_it_raises(error: BaseException, job: DictConfig, tmp_path: Path) -> None:
     def run(_: DictConfig) -> str:
-        raise RuntimeError("as it is")
+        raise error
 
-    with pytest.raises(RuntimeError, match="as it is"):
+    with pytest.raises(type(error)) as raised:
         sweeps.guard(run, job)
+    assert raised.value is error
     assert list(tmp_path.iterdir()) == []
 
 
