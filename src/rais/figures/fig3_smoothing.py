@@ -33,9 +33,10 @@ def make(records: Records, task: str = "mnist") -> Figure:
     speedup = figure.add_subplot(grid[0, 0])
     _draw(speedup, table, deltas, references, "speedup")
     speedup.set_ylim(bottom=0)
+    speedup.tick_params(labelbottom=False)
     for place, arm in enumerate([*deltas, *(["rais"] if "rais" in references else [])]):
         style.write_tally(speedup, place, *table.loc[arm, ["diverged", "never"]])
-    loss = figure.add_subplot(grid[1, 0])
+    loss = figure.add_subplot(grid[1, 0], sharex=speedup)
     _draw(loss, table, deltas, references, "final_train_loss")
     style.log_axis(loss)
     loss.set_xlabel("δ of smoothed sampling")
