@@ -248,13 +248,13 @@ def beside(folder: Path) -> list[str]:
 
 
 def test_the_uniform_run_beside_another_is_that_of_its_variant_else_the_headline_one(run_writer):
-    folder = run_writer("rais", 0, EXAMPLES, LOSS, variant="lr_2x")
+    folder = run_writer("rais", 0, EXAMPLES, LOSS, variant="lr_6.8")
     assert beside(folder) == []
     run_writer("uniform", 0, EXAMPLES, LOSS)
-    run_writer("uniform", 1, EXAMPLES, LOSS, variant="lr_2x")
+    run_writer("uniform", 1, EXAMPLES, LOSS, variant="lr_6.8")
     assert beside(folder) == ["digits/uniform/seed0-uniform0"]
-    run_writer("uniform", 0, EXAMPLES, LOSS, variant="lr_2x")
-    assert beside(folder) == ["digits/uniform@lr_2x/seed0-uniform0"]
+    run_writer("uniform", 0, EXAMPLES, LOSS, variant="lr_6.8")
+    assert beside(folder) == ["digits/uniform@lr_6.8/seed0-uniform0"]
 
 
 @pytest.mark.parametrize(

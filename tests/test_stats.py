@@ -334,7 +334,7 @@ def test_sensitivity_gives_the_share_of_the_sampler(run_writer, tmp_path):
 
 
 def test_values_of_a_sweep_come_by_size_words_after_the_default(run_writer, tmp_path):
-    labels = ["lr_4x", "lr_0.25x", "lr_10x", "features_no_spread", "features_last", "with_dropout", "alpha_1e-05"]
+    labels = ["lr_13.6", "lr_0.85", "lr_100", "features_no_spread", "features_last", "with_dropout", "alpha_1e-05"]
     for label in labels:
         run_writer("uniform", 0, GRID, falling(0.4), variant=label)
     run_writer("uniform", 0, GRID, falling(0.4))
@@ -345,10 +345,10 @@ def test_values_of_a_sweep_come_by_size_words_after_the_default(run_writer, tmp_
         ["features", "all"],
         ["features", "last"],
         ["features", "no_spread"],
-        ["lr", "0.25x"],
-        ["lr", "1x"],
-        ["lr", "4x"],
-        ["lr", "10x"],
+        ["lr", "0.85"],
+        ["lr", "3.4"],
+        ["lr", "13.6"],
+        ["lr", "100"],
     ]
     assert stats.sweep_of("with_dropout") is None and stats.sweep_of("") is None
     assert stats.sweep_of("batch_size_64") == ("batch_size", "64")
@@ -359,7 +359,7 @@ def test_variants_take_no_part_in_the_headline_tables(run_writer, tmp_path):
     run_writer("rais", 0, GRID, falling(0.8))
     before = [table(load(tmp_path / "records")) for table in (stats.speedup_table, stats.final_table)]
     for seed in (0, 1):
-        run_writer("uniform", seed, GRID, falling(0.9), variant="lr_2x")
+        run_writer("uniform", seed, GRID, falling(0.9), variant="lr_6.8")
         run_writer("rais", seed, GRID, falling(0.1), variant="visits_10", status=("done", "running")[seed])
         run_writer("rais", seed, GRID, falling(0.1), variant="protected", task="digits_hot")
     after = [table(load(tmp_path / "records")) for table in (stats.speedup_table, stats.final_table)]

@@ -83,7 +83,9 @@ def test_pictures_name_label_and_relative_draws(run_writer, tmp_path, channels):
     }
     for seed in (0, 1):
         run_writer("rais", seed, (0, 10), {"train_loss": [2, 1]}, variant="traced", examples_npz=arrays)
-    figure = figures.draw("fig5_examples", load(tmp_path / "records"))
+    bad = arrays | {"norms": arrays["norms"] * np.nan}
+    run_writer("rais", 2, (0, 10), {"train_loss": [2, 1]}, variant="traced", examples_npz=bad, status="diverged")
+    figure = figures.draw("fig5_digits", load(tmp_path / "records"))
     figure.draw_without_rendering()
     pictures = [axes for axes in figure.axes if axes.images]
     assert [texts(axes) for axes in pictures] == [["1,  0×"], ["7,  3×"]]
@@ -92,6 +94,14 @@ def test_pictures_name_label_and_relative_draws(run_writer, tmp_path, channels):
     *_, lorenz = figure.axes
     assert lorenz.lines[0].get_ydata().tolist() == pytest.approx([0, 75, 87.5, 100, 100])
     assert labels(lorenz)[0] == "RAIS (2 seeds)"
+
+
+def test_a_run_without_importance_has_no_concentration(run_writer, example_arrays, tmp_path):
+    arrays = example_arrays | {"drawn": 0 * example_arrays["drawn"]}
+    run_writer("rais", 0, (0, 10), {"train_loss": [2, 1]}, task="mnist", examples_npz=arrays)
+    figure = figures.draw("fig5_examples", load(tmp_path / "records"))
+    figure.draw_without_rendering()
+    assert texts(figure.axes[-1]) == ["nothing was drawn with importance"]
 
 
 def test_set_relative_to_its_centre(run_writer, tmp_path):
@@ -122,8 +132,8 @@ def test_sensitivity_joins_the_variants_and_the_default(run_writer, drawn):
 
 
 def test_learning_rates_of_uniform(run_writer, drawn):
-    run_writer("uniform", 0, GRID, falling(0.2), task="mnist", variant="lr_0.5x")
-    run_writer("uniform", 0, GRID, falling(0.9), task="mnist", variant="lr_2x", status="diverged")
+    run_writer("uniform", 0, GRID, falling(0.2), task="mnist", variant="lr_1.7")
+    run_writer("uniform", 0, GRID, falling(0.9), task="mnist", variant="lr_6.8", status="diverged")
     loss, error = drawn("fig7_learning_rate").axes
     expected = [math.exp(-2), math.exp(-4), math.nan]
     assert loss.lines[0].get_xdata().tolist() == [0.5, 1, 2]
@@ -168,7 +178,7 @@ def test_variants_are_drawn_in_no_headline_figure(run_writer, drawn, tmp_path):
 
 
 def test_a_figure_of_variants_needs_variants_of_its_own(run_writer, tmp_path):
-    run_writer("rais", 0, GRID, falling(0.1), task="mnist", variant="lr_2x")
+    run_writer("rais", 0, GRID, falling(0.1), task="mnist", variant="lr_6.8")
     run_writer("rais", 0, GRID, falling(0.1), variant="without_anything")
     run_writer("uniform", 0, GRID, falling(0.1), variant="with_dropout")
     records = load(tmp_path / "records")

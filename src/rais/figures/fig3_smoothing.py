@@ -32,13 +32,11 @@ def make(records: Records, task: str = "mnist") -> Figure:
     grid = figure.add_gridspec(2, 2, width_ratios=(1.1, 1))
     speedup = figure.add_subplot(grid[0, 0])
     _draw(speedup, table, deltas, references, "speedup")
-    speedup.set_ylim(bottom=0)
     speedup.tick_params(labelbottom=False)
     for place, arm in enumerate([*deltas, *(["rais"] if "rais" in references else [])]):
         style.write_tally(speedup, place, *table.loc[arm, ["diverged", "never"]])
     loss = figure.add_subplot(grid[1, 0], sharex=speedup)
     _draw(loss, table, deltas, references, "final_train_loss")
-    style.log_axis(loss)
     loss.set_xlabel("δ of smoothed sampling")
     curves = figure.add_subplot(grid[:, 1])
     runs = style.runs_by_arm(compared)
@@ -78,3 +76,4 @@ def _draw(axes: Axes, table: pd.DataFrame, deltas: dict[str, float], references:
         names.append("RAIS")
     style.name_places(axes, range(len(names)), names)
     axes.set(xlim=(-0.5, len(names) - 0.5), ylabel=style.AXIS_LABELS[name])
+    axes.set_ylim(bottom=0)
