@@ -64,8 +64,8 @@ def test_a_number_stands_for_all_its_figures(root, tmp_path, capsys):
 
 
 def test_an_unknown_figure_names_the_valid_ones(root, tmp_path):
-    with pytest.raises(SystemExit, match=r"no figure fig9: choose from fig1_oracle, "):
-        run("--records", root, "--out", tmp_path, "fig9")
+    with pytest.raises(SystemExit, match=r"no figure fig10: choose from fig1_oracle, "):
+        run("--records", root, "--out", tmp_path, "fig10")
     assert not (tmp_path / "tables").exists()
 
 
