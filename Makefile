@@ -41,7 +41,7 @@ lint: setup  ## check style and formatting
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-data: setup  ## fetch the data sets, or say where RAIS_DATA has to point
+data: setup  ## fetch all data sets, about 2 GB, or say where RAIS_DATA has to point
 	$(BIN)/python scripts/fetch_data.py
 
 # JOBS: runs side by side, to each GPU (one if not given) or, where there is none, in all (the cores)

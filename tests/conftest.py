@@ -81,6 +81,12 @@ def run_writer(tmp_path: Path) -> Callable[..., Path]:
     return write
 
 
+@pytest.fixture
+def example_arrays() -> dict[str, np.ndarray]:
+    """The arrays of a traced run, made up."""
+    return made_up_examples(0)
+
+
 @pytest.fixture(scope="session")
 def many_records(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A record root with runs for every figure: curves that look like real ones, drawn from a seeded generator."""
@@ -110,14 +116,14 @@ VARIANTS = {
     ("mnist", "rais", "visits_200000"): (5.2, 1.0),
     ("mnist", "rais", "alpha_0.01"): (5.6, 1.02),
     ("mnist", "rais", "alpha_0.03"): (6.0, 0.9),
-    ("mnist", "rais", "features_last_only"): (3.0, 1.02),
-    ("mnist", "rais", "features_no_spread"): (4.0, 1.02),
+    ("mnist", "rais", "features_last"): (3.0, 1.02),
+    ("mnist", "rais", "features_means"): (4.0, 1.02),
     ("mnist", "rais", "batch_size_64"): (4.0, 1.02),
     ("mnist", "uniform", "batch_size_64"): (1.0, 0.8),
-    ("mnist", "uniform", "lr_0.25x"): (1.0, 0.5),
-    ("mnist", "uniform", "lr_0.5x"): (1.0, 0.8),
-    ("mnist", "uniform", "lr_2x"): (1.0, 1.1),
-    ("mnist", "uniform", "lr_4x"): (1.0, 0.7),
+    ("mnist", "uniform", "lr_0.85"): (1.0, 0.5),
+    ("mnist", "uniform", "lr_1.7"): (1.0, 0.8),
+    ("mnist", "uniform", "lr_6.8"): (1.0, 1.1),
+    ("mnist", "uniform", "lr_13.6"): (1.0, 0.7),
     ("mnist", "rais", "traced"): (5.5, 1.02),
     ("digits", "rais", "with_augmentation"): (2.0, 0.8),
     ("digits", "rais", "with_batch_norm"): (4.0, 1.2),
@@ -144,20 +150,20 @@ def write_many(root: Path) -> None:
             _made_up_run(root, task, arm, seed, diagnostic=False, variant=variant, shape=shape)
 
 
-def made_up_examples(seed: int, n: int = N, k: int = 10) -> dict[str, np.ndarray]:
+def made_up_examples(seed: int, n: int = N, k: int = 24) -> dict[str, np.ndarray]:
     """The arrays of an examples.npz: draws that fall off geometrically, images of noise and of rings."""
     random = np.random.default_rng(seed)
     drawn = random.poisson(30 * np.exp(-np.arange(n) / 200))[random.permutation(n)].astype(np.int32)
     order = np.argsort(drawn, kind="stable")
     y, x = np.mgrid[-14:14, -14:14]
-    images = [np.clip(200 * np.exp(-((np.hypot(x, y) - i / 3) ** 2) / 9), 0, 255) for i in range(2 * k)]
+    images = [np.clip(200 * np.exp(-((np.hypot(x, y) - i / 4) ** 2) / 9), 0, 255) for i in range(2 * k)]
     spread = np.linspace(0.5, 2, 9)[:, None]
     return {
         "drawn": drawn,
         "labels": (np.arange(n) % 10).astype(np.int32),
         "epoch": np.linspace(0, 4, 9).astype(np.float32),
         "norms": np.exp(random.normal(-2 * spread, spread, (9, 200))).clip(1e-6, 1.41).astype(np.float32),
-        "index": np.concatenate([order[:k], order[-k:]]).astype(np.int32),
+        "index": np.concatenate([order[:k], order[::-1][:k]]).astype(np.int32),
         "images": np.stack(images)[:, None].astype(np.uint8),
     }
 
@@ -185,7 +191,7 @@ def _made_up_run(
     loss = 2.2 * (1 + 25 * speed * multiplied) ** (-0.95) * noise
     error = 0.0085 + 0.88 * (1 + 40 * speed * multiplied) ** (-0.98) * noise
     status = "done"
-    if (arm == "smoothed_0" or variant in ("unprotected", "lr_4x")) and seed > 0:
+    if (arm == "smoothed_0" or variant in ("unprotected", "lr_13.6")) and seed > 0:
         end, status = 16, "diverged"
         loss, error = loss.copy(), error.copy()
         loss[14:16] *= [6, 300]

@@ -130,6 +130,11 @@ def test_run_id_ignores_estimator_settings_that_have_no_effect() -> None:
     assert config.run_id(composed("sampler=uniform")) == config.run_id(composed("sampler=uniform", "gain.alpha=0.5"))
 
 
+def test_path_of_own_data_is_part_of_the_run_id() -> None:
+    one, two = (config.run_id(composed("task=mnist", "data=npz", f"data.path={name}.npz")) for name in ("one", "two"))
+    assert one != two
+
+
 def test_run_id_of_a_replay_is_that_of_its_source_not_of_its_path() -> None:
     cfg = composed("arm=uniform_rais_multiplier")
     moved = dataclasses.replace(cfg, gain=dataclasses.replace(cfg.gain, record="elsewhere/seed0-*"))

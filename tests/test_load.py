@@ -6,9 +6,10 @@ import json
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from rais.load import RecordError, load
+from rais.load import EXAMPLE_ARRAYS, RecordError, load, load_beside_uniform
 
 EXAMPLES = (0, 1000, 2000)
 LOSS = {"train_loss": [2.0, 1.0, 0.5], "test_error": [0.9, 0.2, 0.1]}
@@ -27,7 +28,7 @@ def test_a_run_is_read_as_it_was_written(run_writer, tmp_path):
     assert (run["n"], run["batch_size"], run["epochs"], run["gpu"]) == (1000, 10, 10.0, "")
     assert run["folder"] == "digits/rais/seed3-rais3"
     assert run["core_share"] == pytest.approx(0.75)
-    assert not run["diagnostic"]
+    assert not run["diagnostic"] and not run["traced"] and run["variant"] == ""
     wide = records.wide(run)
     assert wide["iteration"].tolist() == [0, 100, 200]
     assert wide["examples"].tolist() == [0, 1000, 2000]
@@ -154,3 +155,119 @@ def test_arms_come_in_the_order_of_the_paper(run_writer, tmp_path):
     for arm in ("zebra", "rais", "smoothed_0.1", "uniform", "smoothed_0.01"):
         run_writer(arm, 0, EXAMPLES, LOSS)
     assert load(tmp_path / "records").arms("digits") == ["uniform", "smoothed_0.01", "smoothed_0.1", "rais", "zebra"]
+
+
+ARRAYS = {
+    "drawn": np.array([3, 0, 1], np.int32),
+    "labels": np.array([7, 1, 4], np.int32),
+    "epoch": np.array([0, 1], np.float32),
+    "norms": np.array([[0.5, 0.25], [0.1, 0.0]], np.float32),
+    "index": np.array([1, 0], np.int32),
+    "images": np.arange(8, dtype=np.uint8).reshape(2, 1, 2, 2),
+}
+
+
+def test_variants_stand_apart_from_headline_runs(run_writer, tmp_path):
+    run_writer("rais", 0, EXAMPLES, LOSS)
+    run_writer("rais", 0, EXAMPLES, LOSS, variant="visits_2000")
+    run_writer("rais", 0, EXAMPLES, LOSS, variant="visits_200")
+    run_writer("rais", 1, EXAMPLES, LOSS, variant="visits_200", status="running")
+    run_writer("rais", 2, EXAMPLES, {**LOSS, "true_phi": [1, 1, 1]}, variant="visits_200")
+    records = load(tmp_path / "records")
+    assert records.comparable.runs["folder"].tolist() == ["digits/rais/seed0-rais0"]
+    assert records.comparable.runs["variant"].tolist() == [""]
+    assert sorted(records.variants.runs["variant"]) == ["visits_200", "visits_2000"]
+    assert sorted(records.variants.runs["folder"]) == [
+        "digits/rais@visits_200/seed0-rais0",
+        "digits/rais@visits_2000/seed0-rais0",
+    ]
+    assert len(records.variants.curves) == 2 * len(records.comparable.curves)
+
+
+def test_two_variants_of_one_run_id_keep_their_own_curves(run_writer, tmp_path):
+    for variant, loss in (("", 0.5), ("alpha_0.1", 0.25)):
+        run_writer("rais", 0, EXAMPLES, {"train_loss": [2.0, 1.0, loss]}, variant=variant, run_id="same")
+    records = load(tmp_path / "records")
+    last = {run["variant"]: records.wide(run)["train_loss"].iloc[-1] for _, run in records.runs.iterrows()}
+    assert last == {"": 0.5, "alpha_0.1": 0.25}
+
+
+def test_two_runs_of_one_variant_and_seed(run_writer, tmp_path):
+    for run_id in "ab":
+        run_writer("rais", 0, EXAMPLES, LOSS, variant="visits_2000", run_id=run_id)
+    with pytest.raises(RecordError, match=r"two runs of one task, arm, variant and seed: .*seed0-a and .*seed0-b"):
+        load(tmp_path / "records")
+
+
+def test_a_folder_that_belies_its_variant(run_writer, tmp_path):
+    edit_meta(run_writer("rais", 0, EXAMPLES, LOSS, variant="visits_2000"), variant="visits_200")
+    with pytest.raises(RecordError, match=r"holds the run digits/rais@visits_200/seed0-rais0"):
+        load(tmp_path / "records")
+
+
+def test_variants_may_have_settings_of_their_own(run_writer, tmp_path):
+    run_writer("rais", 0, EXAMPLES, LOSS)
+    config = {"batch_size": 64, "epochs": 10.0}
+    run_writer("rais", 0, EXAMPLES, LOSS, variant="batch_size_64", config=config)
+    assert load(tmp_path / "records").variants.runs["batch_size"].tolist() == [64]
+
+
+def test_examples_of_a_traced_run(run_writer, tmp_path):
+    run_writer("rais", 0, EXAMPLES, LOSS, examples_npz=ARRAYS)
+    run_writer("rais", 1, EXAMPLES, LOSS)
+    records = load(tmp_path / "records")
+    assert records.traced.runs["seed"].tolist() == [0]
+    found = records.examples(records.traced.runs.iloc[0])
+    assert set(found) == set(EXAMPLE_ARRAYS)
+    assert all((found[name] == ARRAYS[name]).all() for name in ARRAYS)
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-40])
+
+
+def drop_labels(path: Path) -> None:
+    np.savez(path, **{name: array for name, array in ARRAYS.items() if name != "labels"})
+
+
+def pickle_images(path: Path) -> None:
+    np.savez(path, **{**ARRAYS, "images": np.array([None, None])})
+
+
+@pytest.mark.parametrize("damage", [cut, drop_labels, pickle_images, Path.unlink, lambda path: path.write_bytes(b"")])
+def test_damaged_examples_are_named_with_the_cure(run_writer, tmp_path, damage):
+    folder = run_writer("rais", 0, EXAMPLES, LOSS, examples_npz=ARRAYS)
+    records = load(tmp_path / "records")
+    damage(folder / "examples.npz")
+    with pytest.raises(RecordError, match=r"examples.npz cannot be read .*delete the folder and run again: python"):
+        records.examples(records.runs.iloc[0])
+
+
+def beside(folder: Path) -> list[str]:
+    return [path for path in load_beside_uniform(folder).runs["folder"] if "uniform" in path]
+
+
+def test_the_uniform_run_beside_another_is_that_of_its_variant_else_the_headline_one(run_writer):
+    folder = run_writer("rais", 0, EXAMPLES, LOSS, variant="lr_6.8")
+    assert beside(folder) == []
+    run_writer("uniform", 0, EXAMPLES, LOSS)
+    run_writer("uniform", 1, EXAMPLES, LOSS, variant="lr_6.8")
+    assert beside(folder) == ["digits/uniform/seed0-uniform0"]
+    run_writer("uniform", 0, EXAMPLES, LOSS, variant="lr_6.8")
+    assert beside(folder) == ["digits/uniform@lr_6.8/seed0-uniform0"]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"n": 500}, {"status": "running"}, {"config": {"batch_size": 20, "epochs": 10.0}}, {"hardware": {}}],
+    ids=["n", "unfinished", "batch size", "unreadable"],
+)
+def test_a_uniform_run_that_cannot_be_compared_is_not_beside(run_writer, change):
+    run_writer("uniform", 0, EXAMPLES, LOSS, **change)
+    assert beside(run_writer("rais", 0, EXAMPLES, LOSS)) == []
+
+
+def test_two_uniform_runs_beside_are_none(run_writer):
+    for run_id in "ab":
+        run_writer("uniform", 0, EXAMPLES, LOSS, run_id=run_id)
+    assert beside(run_writer("rais", 0, EXAMPLES, LOSS)) == []

@@ -6,8 +6,10 @@ import csv
 import dataclasses
 import json
 import struct
+import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -80,6 +82,59 @@ def test_runs_that_cannot_be_written(tmp_path: Path) -> None:
         opened(settings(in_the_way))
 
 
+def test_a_variant_has_a_folder_of_its_own_and_the_same_run_id(tmp_path: Path) -> None:
+    headline, varied = opened(settings(tmp_path)), opened(settings(tmp_path, variant="visits_100"))
+    assert varied.folder == tmp_path / "toy" / "rais@visits_100" / headline.folder.name
+    assert (headline.meta["variant"], varied.meta["variant"]) == ("", "visits_100")
+    assert headline.meta["run_id"] == varied.meta["run_id"]
+    varied.finish("done")
+    assert record.find_complete(settings(tmp_path)) is None
+    assert record.find_complete(settings(tmp_path, variant="visits_100")) == varied.folder
+
+
+def test_a_variant_is_found_again_under_the_name_of_its_folder(tmp_path: Path) -> None:
+    varied = opened(settings(tmp_path, variant="a b@c"))
+    assert varied.folder.parent.name == f"rais@{varied.meta['variant']}" == "rais@a-b-c"
+
+
+def test_examples_are_compact_and_replaced_as_a_whole(tmp_path: Path) -> None:
+    written = opened(settings(tmp_path))
+    images = np.arange(8, dtype=np.uint8).reshape(2, 1, 2, 2)
+    for drawn in ([1, 2, 3], [4, 5, 6]):
+        written.write_examples({"drawn": np.array(drawn), "norms": np.array([[0.1, 0.2]]), "images": images})
+    with np.load(written.folder / "examples.npz", allow_pickle=False) as file:
+        arrays = dict(file)
+    assert arrays["drawn"].tolist() == [4, 5, 6] and arrays["images"].tolist() == images.tolist()
+    assert {name: array.dtype for name, array in arrays.items()} == {
+        "drawn": np.int32,
+        "norms": np.float32,
+        "images": np.uint8,
+    }
+    assert sorted(path.name for path in written.folder.iterdir()) == ["examples.npz", "meta.json", "record.csv"]
+
+
+def test_a_failed_replacement_leaves_the_last_examples(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    written = opened(settings(tmp_path))
+    written.write_examples({"drawn": np.array([1])})
+
+    def half_a_file(file, **_) -> None:
+        file.write(b"PK")
+        raise OSError("disk full")
+
+    monkeypatch.setattr(np, "savez_compressed", half_a_file)
+    with pytest.raises(OSError, match="disk full"):
+        written.write_examples({"drawn": np.array([2])})
+    with np.load(written.folder / "examples.npz") as file:
+        assert file["drawn"].tolist() == [1]
+
+
+def test_distributions_are_for_the_mirror_alone(tmp_path: Path) -> None:
+    written = opened(settings(tmp_path))
+    assert not written.shows_distributions
+    written.write_distribution(1.0, np.ones(3))
+    assert rows(written.folder) == []
+
+
 def test_norms_have_one_header(tmp_path: Path) -> None:
     written = opened(settings(tmp_path))
     written.write_norms(0.5, [7, 8], [0.1, 0.2], [1.0, 2.0])
@@ -136,30 +191,93 @@ def test_meta_that_is_no_json(tmp_path: Path) -> None:
         record.find_complete(cfg)
 
 
-def test_wandb_offline_round_trip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What was logged is read back from the file that offline mode leaves; no account is involved."""
+@pytest.fixture
+def offline(monkeypatch: pytest.MonkeyPatch) -> config.WandbConfig:
+    """wandb without an account or a network."""
     for name in ("WANDB_API_KEY", "WANDB_MODE", "WANDB_PROJECT"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("WANDB_SILENT", "true")
-    written = opened(settings(tmp_path, wandb=config.WandbConfig(mode="offline", project="toy")))
-    written.write(AXES, {"train_loss": 0.125})
+    return config.WandbConfig(mode="offline", project="toy")
+
+
+def falling(written: record.Record, rate: float, end: int = 4) -> None:
+    """Evaluations at whole epochs, with a training loss of 2·2^(−rate·epoch)."""
+    for epoch in range(end + 1):
+        axes = {"iteration": 20 * epoch, "examples": 640 * epoch, "epoch": epoch, "epochs_equivalent": 2 * epoch}
+        written.write({**axes, "seconds": 3.0 * epoch}, {"train_loss": 2 * 2 ** (-rate * epoch), "test_error": 0.25})
+
+
+def test_wandb_offline_round_trip(tmp_path: Path, offline: config.WandbConfig) -> None:
+    """What was logged is read back from the file that offline mode leaves; no account is involved."""
+    uniform = opened(settings(tmp_path, sampler=config.UniformConfig(), gain=config.GainConfig("off", "exact", 0.1, 1)))
+    falling(uniform, rate=1)
+    uniform.finish("done")
+    written = opened(settings(tmp_path, wandb=offline, variant="visits_100"))
+    falling(written, rate=2)
+    assert written.shows_distributions
+    written.write_distribution(1.0, np.array([0.0, 0.01, 1.0, 1.0, 100.0]))
     written.finish("done")
-    (log,) = written.folder.glob("wandb/offline-run-*/run-*.wandb")
-    history, summary = read_wandb(log)
-    assert history[0]["by_epoch/train_loss"] == history[0]["by_seconds/train_loss"] == 0.125
-    assert history[0]["epochs_equivalent"] == 0.75
+    (folder,) = written.folder.glob("wandb/offline-run-*")
+    history, summary = read_wandb(*folder.glob("run-*.wandb"))
+    for axis, values in (
+        ("epoch", [0, 1, 2, 3, 4]),
+        ("epochs_equivalent", [0, 2, 4, 6, 8]),
+        ("seconds", [0, 3, 6, 9, 12]),
+    ):
+        curve = [(row[axis], row[f"by_{axis}/train_loss"]) for row in history if f"by_{axis}/train_loss" in row]
+        assert curve == [(value, 2 * 4.0**-epoch) for epoch, value in enumerate(values)]
+    (shown,) = [row for row in history if "distribution/log10_np._type" in row]
+    counts, edges = shown["distribution/log10_np.values"], shown["distribution/log10_np.bins"]
+    assert shown["epoch"] == 1 and shown["distribution/log10_np._type"] == "histogram"
+    assert sum(counts) == 4 and (counts[0], counts[-1]) == (1, 1) and (edges[0], edges[-1]) == (-2, 2)
+    # uniform ends at 2/16 after 4 epochs, where this run is after 2.
+    assert summary["speedup_examples"] == pytest.approx(2)
     assert summary["status"] == "done"
+    (picture,) = [row["learning_curves.path"] for row in history if "learning_curves.path" in row]
+    assert (folder / "files" / picture).read_bytes().startswith(b"\x89PNG")
     assert json.loads((written.folder / "meta.json").read_text())["status"] == "done"
 
 
+def test_wandb_without_a_uniform_run_and_of_a_failed_run(tmp_path: Path, offline: config.WandbConfig) -> None:
+    alone = opened(settings(tmp_path, wandb=offline))
+    falling(alone, rate=2, end=1)
+    alone.finish("diverged")
+    history, summary = read_wandb(*alone.folder.glob("wandb/offline-run-*/run-*.wandb"))
+    assert "speedup_examples" not in summary and summary["status"] == "diverged"
+    assert any("learning_curves.path" in row for row in history)
+    failed = opened(settings(tmp_path, wandb=offline, seed=4))
+    failed.finish("failed", "RuntimeError: out of memory")
+    history, summary = read_wandb(*failed.folder.glob("wandb/offline-run-*/run-*.wandb"))
+    assert not any("learning_curves.path" in row for row in history) and summary["status"] == "failed"
+
+
+def test_a_picture_that_cannot_be_drawn_does_not_spoil_the_run(
+    tmp_path: Path, offline: config.WandbConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written = opened(settings(tmp_path, wandb=offline))
+    falling(written, rate=2, end=1)
+    monkeypatch.setattr("rais.figures.save", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
+    with pytest.warns(UserWarning, match="no speed-up and no figure of this run: OSError.*disk full"):
+        written.finish("done")
+    assert record.read_meta(written.folder)["status"] == "done"
+
+
 def read_wandb(path: Path) -> tuple[list[dict], dict]:
-    """History and summary of wandb's own file: a seven-byte header, then protobuf records in LevelDB's log format."""
+    """History and summary of wandb's own file, once it is whole: wandb ends it a moment after `finish` returns."""
+    for _ in range(600):
+        history, summary, has_ended = parse_wandb(path.read_bytes())
+        if has_ended:
+            return history, summary
+        time.sleep(0.1)
+    raise AssertionError(f"{path} has no end after a minute")
+
+
+def parse_wandb(content: bytes) -> tuple[list[dict], dict, bool]:
+    """A seven-byte header, then protobuf records in LevelDB's log format, the last of which is the exit."""
     from wandb.proto import wandb_internal_pb2
 
-    content = path.read_bytes()
-    assert content[:4] == b":W&B"
     position, message = 7, b""
-    history, summary = [], {}
+    history, summary, has_ended = [], {}, False
     while position + 7 <= len(content):
         left_in_block = 32768 - position % 32768
         _, length, kind = struct.unpack_from("<IHB", content, position)
@@ -168,7 +286,7 @@ def read_wandb(path: Path) -> tuple[list[dict], dict]:
             continue
         message += content[position + 7 : position + 7 + length]
         position += 7 + length
-        if kind in (1, 4):  # a whole record, or the last piece of one
+        if kind in (1, 4) and position <= len(content):  # a whole record, or the last piece of one
             entry = wandb_internal_pb2.Record()
             entry.ParseFromString(message)
             message = b""
@@ -177,4 +295,6 @@ def read_wandb(path: Path) -> tuple[list[dict], dict]:
                 history.append({item.key or ".".join(item.nested_key): json.loads(item.value_json) for item in items})
             for item in entry.summary.update:
                 summary[item.key or ".".join(item.nested_key)] = json.loads(item.value_json)
-    return history, summary
+            has_ended |= entry.HasField("exit")
+    assert content[:4] in (b"", b":W&B")
+    return history, summary, has_ended

@@ -312,7 +312,8 @@ def scientific(cfg: Config, replayed: str | None = None) -> dict[str, Any]:
     for key in ("augment", "outliers", "trace"):  # younger than the first records: absent where they are off
         if not settings[key]:
             del settings[key]
-    del settings["data"]["path"]
+    if cfg.data.name != "npz":  # there the path says which data they are
+        del settings["data"]["path"]
     for option in fields(cfg.model):
         if option.name != "name" and settings["model"][option.name] == option.default:
             del settings["model"][option.name]

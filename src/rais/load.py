@@ -75,8 +75,8 @@ class Records:
 
     @property
     def traced(self) -> Records:
-        """The complete runs, headline or not, that left an examples.npz."""
-        return self.where(self._is_complete & self.runs["traced"])
+        """The runs that are done, headline or not, and left an examples.npz."""
+        return self.where((self.runs["status"] == "done") & self.runs["traced"])
 
     @property
     def diagnostics(self) -> Records:

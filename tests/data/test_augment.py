@@ -186,6 +186,12 @@ def test_streams_are_independent_of_one_another_and_of_the_side():
     assert torch.equal(one(x), two(x)), "a side costs as many random numbers as none"
 
 
+def test_every_kind_has_a_stream_of_its_own_name():
+    asked = []
+    Augment(generator=lambda name: asked.append(name) or rng.generator(0, name))
+    assert sorted(asked) == ["augmentation/crop", "augmentation/flip", "augmentation/rotate"]
+
+
 def test_same_seed_same_result_whatever_the_global_generator_holds():
     x, options = pictures(30, 8, 8), {"crop": 2, "flip": True, "rotate": 15.0}
     one = augmentation(3, **options)(x)

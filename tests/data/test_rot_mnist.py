@@ -41,24 +41,26 @@ def turned_exactly(image: np.ndarray, cos: Fraction, sin: Fraction) -> np.ndarra
     return result
 
 
-def rounded(value: float) -> Fraction:
-    return Fraction(round(value * 2**20), 2**20)
+def rounded(value: float, unit: int) -> Fraction:
+    return Fraction(round(value * unit), unit)
 
 
 @pytest.mark.parametrize("size", [6, 9])
-def test_rotation_equals_the_one_in_exact_fractions(size):
+@pytest.mark.parametrize("unit", [2**20, 2**4])  # the coarse one is seen in the pixels
+def test_rotation_equals_the_one_in_exact_fractions(size, unit, monkeypatch):
+    monkeypatch.setattr(rot_mnist, "UNIT", unit)
     images = pictures(12, size)
     angles = torch.linspace(0.1, 6.2, 12, dtype=torch.float64)
     turned = rotate(images, angles)
     assert turned.dtype == torch.uint8 and turned.shape == images.shape
     expected = [
-        turned_exactly(image[0].numpy(), rounded(math.cos(angle)), rounded(math.sin(angle)))
+        turned_exactly(image[0].numpy(), rounded(math.cos(angle), unit), rounded(math.sin(angle), unit))
         for image, angle in zip(images, angles.tolist(), strict=True)
     ]
     np.testing.assert_array_equal(turned[:, 0].numpy(), np.stack(expected))
 
 
-def test_rounding_of_sines_moves_no_value_by_more_than_one():
+def test_rounding_of_sines_moves_few_values_and_none_by_more_than_one():
     images = pictures(4, 28)
     angles = torch.tensor([0.3, 1.9, 4.0, 5.5], dtype=torch.float64)
     expected = [

@@ -24,13 +24,21 @@ def test_without_colour_lines_and_markers_still_differ():
     assert len({look.marker for look in style.ARMS.values()}) == len(ARMS)
 
 
-@pytest.mark.parametrize("looks", [style.ARMS, style.ESTIMATORS])
+def test_what_is_drawn_together_differs_without_colour_too():
+    noise = ["rais", *(name for name in style.VARIANTS if name.startswith("with_"))]
+    for names in (noise, ["unprotected", "protected"]):
+        looks = [style.look(name) for name in names]
+        assert len({look.line for look in looks}) == len({look.marker for look in looks}) == len(looks)
+        assert len({look.color for look in looks}) == len(looks)
+
+
+@pytest.mark.parametrize("looks", [style.ARMS, style.VARIANTS, style.ESTIMATORS])
 def test_colours_are_those_for_the_colour_blind(looks):
     assert {to_hex(look.color) for look in looks.values()} <= OKABE_ITO
 
 
 def test_colours_stand_out_from_white_paper():
-    for look in [*style.ARMS.values(), *style.ESTIMATORS.values()]:
+    for look in [*style.ARMS.values(), *style.VARIANTS.values(), *style.ESTIMATORS.values()]:
         red, green, blue = to_rgb(look.color)
         assert 0.2126 * red + 0.7152 * green + 0.0722 * blue < 0.75
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import collect
@@ -20,14 +21,14 @@ def kept(tmp_path: Path) -> list[str]:
 
 
 def test_complete_runs_are_copied_with_their_files_alone(run_writer, tmp_path, capsys):
-    folder = run_writer("rais", 0, *CURVE, norms=[(0, 1, 0.5, 0.5)])
+    folder = run_writer("rais", 0, *CURVE, norms=[(0, 1, 0.5, 0.5)], examples_npz={"drawn": np.arange(3)})
     run_writer("smoothed_0", 1, *CURVE, status="diverged")
     (folder / "wandb").mkdir()
     (folder / "notes.txt").write_text("mine")
     assert run(tmp_path) == 0
     assert kept(tmp_path) == ["digits/rais/seed0-rais0", "digits/smoothed_0/seed1-smoothed_01"]
     copy = tmp_path / "kept/digits/rais/seed0-rais0"
-    assert sorted(path.name for path in copy.iterdir()) == ["meta.json", "norms.csv", "record.csv"]
+    assert sorted(path.name for path in copy.iterdir()) == ["examples.npz", "meta.json", "norms.csv", "record.csv"]
     assert all(path.read_bytes() == (folder / path.name).read_bytes() for path in copy.iterdir())
     assert "2 copied, 0 already there, 0 refused" in capsys.readouterr().out
 
@@ -82,7 +83,18 @@ def test_another_run_of_the_same_seed_is_refused(run_writer, tmp_path, capsys):
     run_writer("rais", 0, *CURVE, run_id="other")
     assert run(tmp_path) == 1
     assert kept(tmp_path) == ["digits/rais/seed0-rais0"]
-    assert "the records hold another run of this task, arm and seed: delete" in capsys.readouterr().out
+    assert "the records hold another run of this task, arm, variant and seed: delete" in capsys.readouterr().out
+
+
+def test_variants_of_one_arm_and_seed_are_kept_side_by_side(run_writer, tmp_path):
+    for variant in ("", "visits_2000", "visits_200"):
+        run_writer("rais", 0, *CURVE, variant=variant)
+    assert run(tmp_path) == 0
+    assert kept(tmp_path) == [
+        "digits/rais/seed0-rais0",
+        "digits/rais@visits_200/seed0-rais0",
+        "digits/rais@visits_2000/seed0-rais0",
+    ]
 
 
 def test_two_runs_of_one_seed_are_both_refused(run_writer, tmp_path, capsys):
@@ -90,7 +102,7 @@ def test_two_runs_of_one_seed_are_both_refused(run_writer, tmp_path, capsys):
     run_writer("rais", 0, *CURVE, run_id="b")
     assert run(tmp_path) == 1
     assert kept(tmp_path) == []
-    assert capsys.readouterr().out.count("2 runs of this task, arm and seed: delete the others") == 2
+    assert capsys.readouterr().out.count("2 runs of this task, arm, variant and seed: delete the others") == 2
 
 
 def test_no_runs(tmp_path):

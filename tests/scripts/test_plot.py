@@ -35,25 +35,30 @@ def test_everything_is_written_and_named(root, tmp_path, capsys):
     assert written == [
         "out/figures/fig4_digits.pdf",
         "out/figures/fig4_digits.png",
+        "out/figures/fig8_speedup.pdf",
+        "out/figures/fig8_speedup.png",
         "out/tables/final.csv",
         "out/tables/speedup.csv",
     ]
     assert all(path in printed for path in written)
     for name in ("fig1_oracle", "fig2_approximation", "fig4_mnist", "fig7_two_by_two"):
         assert f"skipped: {name} needs" in printed and f"--multirun experiment={name}\n" in printed
+    assert "skipped: fig7_sensitivity needs" in printed and " ; python scripts/train.py --multirun exp" in printed
     assert "left out, interrupted: " in printed and "oracle/seed0-oracle0" in printed
     table = pd.read_csv(tmp_path / "out/tables/speedup.csv")
     assert table["arm"].tolist() == ["uniform", "oracle", "rais"]
     assert table["examples_speedup"].tolist()[::2] == [1, 1]
 
 
-def test_the_diagnostic_and_two_by_two_tables(many_records, tmp_path):
+def test_the_diagnostic_two_by_two_and_sensitivity_tables(many_records, tmp_path):
     assert run("--records", many_records, "--out", tmp_path, "fig1_oracle") == 0
     assert [path.name for path in sorted(tmp_path.glob("figures/*"))] == ["fig1_oracle.pdf", "fig1_oracle.png"]
     phi = pd.read_csv(tmp_path / "tables/phi.csv")
     assert len(phi) == 2 * 3 and set(phi["n_seeds"]) == {3}
     assert phi.set_index(["arm", "estimator"]).loc[("rais", "consecutive"), "bias"] == pytest.approx(0.07, abs=0.02)
     assert len(pd.read_csv(tmp_path / "tables/two_by_two.csv")) == 4
+    sensitivity = pd.read_csv(tmp_path / "tables/sensitivity.csv", keep_default_na=False)
+    assert set(sensitivity["sweep"]) == {"visits", "alpha", "batch_size", "features", "lr"}
 
 
 def test_a_number_stands_for_all_its_figures(root, tmp_path, capsys):

@@ -46,8 +46,7 @@ def load(
     """Return the data set `name` on `device`, its training split cut to the first `n_train` examples.
 
     No `n_train` means all. `path` takes the place of RAIS_DATA; for npz it is the file itself, and digits, which has
-    no files, ignores it.
-    Raises ValueError where the name is unknown or `n_train` is below 1 or above what there is,
+    no files, ignores it. Raises ValueError where the name is unknown or `n_train` is below 1 or above what there is,
     DataUnavailable where the data cannot be had.
     """
     _check_name(name)

@@ -75,7 +75,7 @@ FIGURES = {
     "fig3_smoothing": Entry(fig3_smoothing.make, ("mnist", "digits"), ("uniform", "smoothed_0.1")),
     "fig4_mnist": Entry(fig4_curves.make, ("mnist",)),
     "fig4_digits": Entry(fig4_curves.make, ("digits",)),
-    "fig5_examples": Entry(fig5_examples.make, arms=("rais",), kind="traced"),
+    "fig5_examples": Entry(fig5_examples.make, ("mnist",), ("rais",), kind="traced"),
     "fig6_uncertainty": Entry(
         fig6_uncertainty.make, ("digits",), ("rais",), kind="variants", labels=(fig6_uncertainty.LABEL,)
     ),
@@ -104,8 +104,11 @@ FIGURES = {
 
 
 def figures_for(records: Records) -> dict[str, Entry]:
-    """FIGURES, and the learning curves `fig4_<task>` of every other task among the complete headline runs."""
-    return FIGURES | {f"fig4_{task}": Entry(fig4_curves.make, (task,)) for task in records.comparable.tasks}
+    """FIGURES, and those of every other task: `fig4_<task>` of headline runs, `fig5_<task>` of traced ones."""
+    curves = {f"fig4_{task}": Entry(fig4_curves.make, (task,)) for task in records.comparable.tasks}
+    traced = [task for task in records.traced.tasks if task not in FIGURES["fig5_examples"].tasks]
+    examples = {f"fig5_{task}": Entry(fig5_examples.make, (task,), ("rais",), kind="traced") for task in traced}
+    return FIGURES | curves | examples
 
 
 def draw(name: str, records: Records) -> Figure:

@@ -20,7 +20,8 @@ from numpy.typing import ArrayLike, NDArray
 from rais.figures import style
 from rais.load import Records
 
-COLUMNS = 10
+COLUMNS = 12
+ROW, CAPTION, PANELS = 0.95, 0.35, 3.4  # inches: a row of images, what stands above them, the panels
 BANDS = ((0.05, 0.95), (0.25, 0.75))
 
 
@@ -33,8 +34,9 @@ def make(records: Records, task: str) -> Figure:
     first = arrays[0]
     k = len(first["index"]) // 2
     rows = -(-k // COLUMNS)
-    figure = Figure(figsize=(8.6, 1.75 * rows + 3.6))
-    pictures, panels = figure.subfigures(2, 1, height_ratios=(1.75 * rows, 3.4))
+    height = 2 * (rows * ROW + CAPTION)
+    figure = Figure(figsize=(9.2, height + PANELS))
+    pictures, panels = figure.subfigures(2, 1, height_ratios=(height, PANELS))
     halves = pictures.subfigures(2, 1)
     for half, places, title in zip(halves, (slice(0, k), slice(k, 2 * k)), ("seldom", "often"), strict=True):
         half.suptitle(f"drawn {title}: label, draws relative to an average example", fontsize=9)
@@ -90,6 +92,10 @@ def _draw_norms(axes: Axes, epoch: NDArray, norms: NDArray) -> None:
 
 def _draw_lorenz(axes: Axes, drawn: list[NDArray]) -> None:
     """Share of the draws that went to the most drawn examples: RAIS by seed, and what chance alone does."""
+    axes.set(xlabel="most drawn examples (% of the training set)", ylabel="share of all draws (%)")
+    if not all(draws.any() for draws in drawn):
+        style.say(axes, "nothing was drawn with importance")
+        return
     for draws in drawn:
         share, of_draws = concentration(draws)
         axes.plot(100 * share, 100 * of_draws, color=style.look("rais").color, lw=1.4)
@@ -101,5 +107,4 @@ def _draw_lorenz(axes: Axes, drawn: list[NDArray]) -> None:
     handles = [style.Look(seeds, style.look("rais").color, "-", "", 1.4)]
     handles.append(style.Look("as many uniform draws, with replacement", style.BLACK, (0, (5, 1.6)), ""))
     style.legend(axes, handles, loc="lower right")
-    axes.set(xlabel="most drawn examples (% of the training set)", ylabel="share of all draws (%)")
     axes.set(xlim=(0, 100), ylim=(0, 100))

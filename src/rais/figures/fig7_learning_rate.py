@@ -33,14 +33,14 @@ def make(records: Records, task: str = "mnist") -> Figure:
 
 
 def _draw(axes: Axes, rows: pd.DataFrame, rais: pd.DataFrame, name: str) -> None:
-    multiples = rows["value"].str.rstrip("x").astype(float)
+    multiples = rows["value"].astype(float) / float(stats.SWEEPS["lr"])
     axes.set_xscale("log")
     style.points(axes, multiples, rows, name, style.look("uniform"))
     for _, row in rais.iterrows():
         style.reference(axes, row, name, style.look("rais"))
     for multiple, diverged in zip(multiples, rows["diverged"], strict=True):
         style.write_tally(axes, multiple, diverged, never=0)
-    style.name_places(axes, multiples, [f"{multiple:g}×" for multiple in multiples])
+    style.name_places(axes, multiples, [f"{multiple:.3g}×" for multiple in multiples])
     axes.set(xlabel="multiple of the default learning rate", ylabel=style.AXIS_LABELS[name])
 
 

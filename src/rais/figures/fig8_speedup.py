@@ -46,7 +46,7 @@ def make(records: Records, task: str) -> Figure:
     )
     axes.set_ylim(len(table) - 0.4, -0.6)
     axes.set_xlim(left=0)
-    axes.set(xlabel="speed-up over uniform SGD, examples (×)", ylabel="")
+    axes.set(xlabel="speed-up over uniform SGD, examples (×)", ylabel="task, arm")
     axes.grid(axis="y", visible=False)
     return figure
 

@@ -1,7 +1,7 @@
 """Figure 9: a learning rate near its stability limit, with and without protection against outliers.
 
-Training loss of RAIS on a task whose learning rate is constant and as large as plain SGD just bears; the share of
-steps on which the protection acted, and the bias that it states for having acted.
+Training loss of RAIS on a task whose learning rate is constant; the share of the drawn examples that the protection
+limited, and the bias that it states: the length that it took off their gradients, relative to the length of all.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ LABELS = ("unprotected", "protected")
 
 @style.styled
 def make(records: Records, task: str = "digits_hot") -> Figure:
-    """Three panels by epochs equivalent: training loss, share of steps protected, bias."""
+    """Three panels by epochs equivalent: training loss, share of examples limited, bias."""
     varied = records.variants.of(task, "rais")
     found = style.runs_by_arm(varied.where(varied.runs["variant"].isin(LABELS)), by="variant")
     runs = {label: found[label] for label in LABELS if label in found}

@@ -69,8 +69,8 @@ AXIS_LABELS = {
     "final_train_loss": "final training loss (nats)",
     "sampler_share": "sampler's share of a step (%)",
     "relative_radius": "radius / centre of the set",
-    "outlier_share": "share of steps protected",
-    "outlier_bias": "bias stated by the protection",
+    "outlier_share": "share of drawn examples limited",
+    "outlier_bias": "length taken off / length of all",
 }
 
 
