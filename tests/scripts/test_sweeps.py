@@ -57,7 +57,7 @@ def test_launcher_runs_a_sweep_of_complete_runs(launcher: str, tmp_path: Path) -
     assert set(made) == GRID and {meta["status"] for meta in made.values()} == {"done"}
     words = made["digits/smoothed_0.1/1"]["command"].split()
     assert words[:2] == ["python", "scripts/train.py"], "the command of the run, not that of the launcher's worker"
-    assert set(words[2:]) == {*TINY, f"runs={tmp_path}", f"hydra/launcher={launcher}", "sampler=smoothed", "seed=1"}
+    assert set(words[2:]) == {*TINY, f"runs={tmp_path}", "sampler=smoothed", "seed=1"}
     assert {meta["hardware"]["threads"] for meta in made.values()} == {1}
     assert not list(tmp_path.glob("sweeps/*/*/")), "a folder at this depth would be read as a run"
 
