@@ -141,15 +141,18 @@ class PerExampleNorms:
 
     def _after_forward(
         self, title: str, formula: Formula, module: nn.Module, args: tuple, kwargs: dict, output: Tensor
-    ) -> None:
+    ) -> Tensor:
         if not output.requires_grad:
-            return
+            return output
         if title in self.outputs:
             raise _NoFormulaError(f"{title} is called more than once in a forward pass")
+        if output._is_view():  # as some versions of torch give for a Linear of three dimensions: hooks on it get lost
+            output = output.clone()
         # Set now, the hook stays with the output as it is before an in-place operation (ReLU) changes it.
         x = (args[0] if args else kwargs["input"]).detach()
         self.outputs[title] = get_gradient_edge(output)
         self._handles.append(output.register_hook(partial(self._after_backward, title, formula, module, x)))
+        return output
 
     def _after_backward(self, title: str, formula: Formula, module: nn.Module, x: Tensor, grad: Tensor) -> None:
         if title in self._squared:
