@@ -14,11 +14,11 @@ STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup test lint data reproduce figures clean
+.PHONY: help setup test lint data reproduce figures notebooks notebooks-check clean
 
 help:  ## list these targets
-	@echo "make TARGET [PYTHON=python3.12] [PROFILE=quick|full] [JOBS=n]"
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@echo "make TARGET [PYTHON=python3.12] [PROFILE=quick|full|paper] [JOBS=n]"
+	@awk -F ':.*## ' '/^[a-z%-]+:.*## / { printf "  %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: $(STAMP)  ## install the locked versions and this package into .venv
 	@:
@@ -27,7 +27,7 @@ $(STAMP): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
 	  echo "The locked versions need Python 3.11 or newer, and '$(PYTHON)' is not: name another, as in"; \
 	  echo "  make setup PYTHON=python3.12"; \
-	  echo "The package itself runs on Python 3.10 too: pip install -e '.[train,wandb,dev]'"; \
+	  echo "The package itself runs on Python 3.10 too: pip install -e '.[train,wandb,sweep,notebooks,dev]'"; \
 	  exit 1; }
 	@$(BIN)/python -m pip --version > /dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
 	$(BIN)/python -m pip install --quiet --requirement requirements.lock
@@ -35,20 +35,30 @@ $(STAMP): requirements.lock pyproject.toml
 	@touch $@
 
 test: setup  ## run the tests
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -n auto
 
 lint: setup  ## check style and formatting
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-data: setup  ## fetch the data sets, or say where RAIS_DATA has to point
+data: setup  ## fetch all data sets, about 2 GB, or say where RAIS_DATA has to point
 	$(BIN)/python scripts/fetch_data.py
 
-reproduce: setup  ## train what the figures need and draw them (PROFILE=quick: at most 15 minutes; full: all)
+# JOBS: runs side by side, to each GPU (one if not given) or, where there is none, in all (the cores)
+reproduce: setup  ## train what the figures need and draw them (PROFILE=quick: 15 minutes; full: all; paper: GPUs)
 	$(BIN)/python scripts/reproduce.py --profile $(PROFILE) --runs $(RUNS) $(if $(JOBS),--jobs $(JOBS))
 
 figures: setup  ## draw figures and tables from the committed records, and the README's table
 	$(BIN)/python scripts/plot.py --records $(RECORDS) --out results --readme README.md
+
+fig%: setup  ## draw the figures of one number from the committed records, as in `make fig4`
+	$(BIN)/python scripts/plot.py --records $(RECORDS) --out results $@
+
+notebooks: setup  ## execute the notebooks and keep their outputs
+	$(BIN)/python scripts/notebooks.py
+
+notebooks-check: setup  ## execute the notebooks, writing nothing: an error in one of them is an error here
+	$(BIN)/python scripts/notebooks.py --check
 
 clean:  ## remove caches and results/runs, never the committed records
 	rm -rf results/runs .pytest_cache .ruff_cache build outputs multirun src/*.egg-info

@@ -1,4 +1,4 @@
-"""Draw figures and tables from records: `python scripts/plot.py` (or with names, such as fig1_oracle fig4_mnist).
+"""Draw figures and tables from records: `python scripts/plot.py` (or with names, such as fig1_oracle, or fig4).
 
 Reads the record root, writes OUT/tables/*.csv, OUT/figures/*.png and *.pdf, and prints the speed-ups and every path.
 A figure whose runs are missing is listed as skipped with the command that makes them. `--readme README.md` puts
@@ -94,13 +94,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         records = load(options.records)
         known = figures.figures_for(records)
-        if unknown := set(options.names) - set(known):
+        named = {name: [n for n in known if n == name or n.startswith(f"{name}_")] for name in options.names}
+        if unknown := [name for name, found in named.items() if not found]:
             raise ValueError(f"no figure {', '.join(sorted(unknown))}: choose from {', '.join(known)}")
         if options.check:
             return check(records, options)
         print(terminal_table(records), end="\n\n")
         paths = write_tables(records, options.out / "tables")
-        drawn, skipped = write_figures(records, options.names or list(known), options.out / "figures")
+        drawn, skipped = write_figures(records, sum(named.values(), []) or list(known), options.out / "figures")
         paths += drawn
         if options.readme:
             text = options.readme.read_text(encoding="utf-8")

@@ -1,8 +1,9 @@
 """Train what the figures need and draw them: the work behind `make reproduce`.
 
-A profile, conf/profile/NAME.yaml, names experiments, seeds and arms. Their runs are listed with the minutes
-they will take, those whose record is complete are left out, and the others are trained side by side, each on
-a core of its own. Figures and tables of these runs follow, with their speed-ups beside the committed ones.
+A profile, conf/profile/NAME.yaml, names experiments, seeds and arms. Their runs are listed with the time they
+will take, those whose record is complete are left out, and the others are trained side by side, spread over the
+GPUs where there are any and else over the cores. Figures and tables of these runs follow, with their speed-ups
+beside the committed ones.
 """
 
 from __future__ import annotations
@@ -21,12 +22,13 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import torch
 from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
 from rais import config, data, record, stats
-from side_by_side import Job, cores, expected_minutes, run_all
+from side_by_side import Job, Slot, core_slots, cores, expected_minutes, gpu_slots, run_all
 
 ROOT = Path(__file__).resolve().parents[1]
 CONF = ROOT / "conf"
@@ -36,13 +38,14 @@ SPEEDUP = Path("tables/speedup.csv")
 
 @dataclass(frozen=True)
 class Run:
-    """One training run: its place among the others, its overrides and the run whose multiplier it replays."""
+    """One training run: its place among the others, its overrides, its minutes (None where they were not measured)
+    and the run whose multiplier it replays. `arm` is the folder's name, with the variant where there is one."""
 
     task: str
     arm: str
     seed: int
     overrides: tuple[str, ...]
-    minutes: float
+    minutes: float | None
     config: config.Config
     replays: str | None = None
 
@@ -75,16 +78,22 @@ def read_profile(name: str) -> dict[str, Any]:
     return profile
 
 
-def make_plan(profile: dict[str, Any], runs: str) -> Plan:
+def make_plan(profile: dict[str, Any], runs: str, measured: str = "minutes") -> Plan:
     """Compose every run of a profile's stages with the record root `runs`, and look at what is there already.
 
     Runs are in the order of the stages, then of the seeds; one that two experiments share is listed once.
-    Data are fetched here, before runs side by side could fetch them twice.
+    `measured` is the stages' key for what a run takes: minutes of a core, or gpu_minutes. Data are fetched here,
+    before runs side by side could fetch them twice. SystemExit where two runs that differ have one name.
     """
     found: dict[str, Run] = {}
     for stage in profile["stages"]:
-        for run in expand(stage, profile["seeds"], runs):
-            found.setdefault(run.name, run)
+        for run in expand(stage, profile["seeds"], runs, measured):
+            same = found.setdefault(run.name, run)
+            if record.folder_of(same.config) != record.folder_of(run.config):
+                raise SystemExit(
+                    f"reproduce: {run.name} stands for two runs that differ, `{' '.join(same.overrides)}` and "
+                    f"`{' '.join(run.overrides)}`: give one of them a task or a variant of its own"
+                )
     planned = tuple(name_source(run, found) for run in found.values())
     incomplete = [run for run in planned if record.find_complete(run.config) is None]
     problems = {name: data_problem(name) for name in {run.config.data.name for run in incomplete}}
@@ -94,7 +103,7 @@ def make_plan(profile: dict[str, Any], runs: str) -> Plan:
     return Plan(planned, states, skipped)
 
 
-def expand(stage: dict[str, Any], seeds: Sequence[int], runs: str) -> list[Run]:
+def expand(stage: dict[str, Any], seeds: Sequence[int], runs: str, measured: str) -> list[Run]:
     """Every run in the grid of a stage's experiment, one whole seed after the other.
 
     The grid is the experiment's `hydra.sweeper.params`, with the profile's seeds in place of its own.
@@ -114,7 +123,8 @@ def expand(stage: dict[str, Any], seeds: Sequence[int], runs: str) -> list[Run]:
         for seed in seeds:
             composed.seed = seed
             cfg, overrides = config.from_hydra(composed), (*common, *choice, f"seed={seed}")
-            found.append(Run(cfg.task, config.arm(cfg), seed, overrides, float(stage["minutes"]), cfg))
+            arm = record.folder_of(cfg).parent.name
+            found.append(Run(cfg.task, arm, seed, overrides, stage.get(measured), cfg))
     return sorted(found, key=lambda run: run.seed)
 
 
@@ -136,20 +146,37 @@ def data_problem(name: str) -> str | None:
     return None
 
 
-def print_plan(plan: Plan, workers: int) -> None:
-    print(f"{len(plan.runs)} runs, {len(plan.missing)} of them to train, at most {workers} side by side")
+def print_plan(plan: Plan, slots: Sequence[Slot]) -> None:
+    """The runs by arm with their state, the expected hours of each task, and the cure for what is skipped."""
+    on = "" if slots[0].gpu is None else f" on GPU {', '.join(dict.fromkeys(str(slot.gpu) for slot in slots))}"
+    print(f"{len(plan.runs)} runs, {len(plan.missing)} of them to train, at most {len(slots)} side by side{on}")
     for task, arm in dict.fromkeys((run.task, run.arm) for run in plan.runs):
         group = [run for run in plan.runs if (run.task, run.arm) == (task, arm)]
         for state in dict.fromkeys(plan.states[run.name] for run in group):
             runs = [run for run in group if plan.states[run.name] == state]
             seeds = ",".join(str(run.seed) for run in runs)
-            minutes = f"{len(runs)} x {runs[0].minutes:g} min" if state == "to train" else ""
-            print(f"  {task:<11} {arm:<24} seed {seeds:<10} {state:<9} {minutes}".rstrip())
+            each = "not measured" if runs[0].minutes is None else f"{runs[0].minutes:g} min"
+            minutes = f"{len(runs)} x {each}" if state == "to train" else ""
+            print(f"  {task:<13} {arm:<24} seed {seeds:<10} {state:<9} {minutes}".rstrip())
+    for task in dict.fromkeys(run.task for run in plan.missing):
+        minutes = [run.minutes for run in plan.missing if run.task == task]
+        print(f"expected: {task}: {duration(minutes, len(slots))}")
+    print(f"expected: all: {duration([run.minutes for run in plan.missing], len(slots))}", flush=True)
     for task, why in plan.skipped.items():
         print(f"skipped: {task}: {why}")
 
 
-def train(plan: Plan, runs: str, workers: int) -> list[str]:
+def duration(minutes: Sequence[float | None], workers: int) -> str:
+    """Minutes or hours for runs of these minutes, `workers` at a time; at least those that were measured."""
+    known = [each for each in minutes if each is not None]
+    if minutes and not known:
+        return "not measured"
+    total = expected_minutes(known, workers)
+    text = f"{total:.0f} min" if total < 60 else f"{total / 60:.1f} h"
+    return text if len(known) == len(minutes) else f"at least {text}, {len(minutes) - len(known)} runs not measured"
+
+
+def train(plan: Plan, runs: str, slots: Sequence[Slot]) -> list[str]:
     """Train the runs that are missing; return the names of those that left no complete record."""
     missing = {run.name: run for run in plan.missing}
     jobs = [
@@ -162,13 +189,12 @@ def train(plan: Plan, runs: str, workers: int) -> list[str]:
         )
         for name, run in missing.items()
     ]
-    print(f"expected: about {expected_minutes(jobs, workers):.0f} min of training", flush=True)
 
     def outcome(job: Job) -> str | None:
         folder = record.find_complete(missing[job.name].config)
         return folder and json.loads((folder / "meta.json").read_text(encoding="utf-8"))["status"]
 
-    return [name for name, word in run_all(jobs, workers, outcome).items() if word is None]
+    return [name for name, word in run_all(jobs, slots, outcome).items() if word is None]
 
 
 def gather(plan: Plan) -> Path:
@@ -208,25 +234,41 @@ def speedup(row: pd.Series | None, unit: str) -> str:
     return "–" if row is None else f"{stats.speedup_text(row, unit)} (n={row['n_seeds']})"
 
 
+def gpus() -> list[str]:
+    """The GPUs that torch sees, as CUDA_VISIBLE_DEVICES names them."""
+    count, named = torch.cuda.device_count(), os.environ.get("CUDA_VISIBLE_DEVICES")
+    return named.split(",")[:count] if named else [str(k) for k in range(count)]
+
+
+def places(found: Sequence[str], jobs: int | None) -> list[Slot]:
+    """Where runs go: `jobs` (one) to each GPU of `found`, and where there is none on `jobs` (all) cores.
+
+    SystemExit where a run would be without a core.
+    """
+    limit = max(1, len(cores()) // max(1, len(found)))
+    if jobs is None:
+        jobs = 1 if found else limit
+    if not 1 <= jobs <= limit:
+        to = f"to each of {len(found)} GPUs" if found else "side by side"
+        raise SystemExit(f"reproduce: --jobs {jobs} {to}: give 1 to {limit}, the cores here: a run has one to itself")
+    return gpu_slots(found, jobs) if found else core_slots(jobs)
+
+
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--profile", default="quick", help="a file of conf/profile (default: quick)")
     parser.add_argument("--runs", default="results/runs", help="record root (default: results/runs)")
-    limit = len(cores())
-    parser.add_argument("--jobs", type=int, default=limit, help=f"runs side by side, 1 to {limit} (default: all)")
-    options = parser.parse_args(arguments)
-    if not 1 <= options.jobs <= limit:
-        parser.error(f"--jobs {options.jobs}: give 1 to {limit}, the cores here: a run has one to itself")
-    return options
+    parser.add_argument("--jobs", type=int, help="runs side by side: to each GPU (default: 1), else in all (the cores)")
+    return parser.parse_args(arguments)
 
 
-def reproduce(profile: str, runs: str, workers: int) -> int:
+def reproduce(profile: str, runs: str, slots: Sequence[Slot]) -> int:
     """Plan, train and draw, from the repository's root; return the exit code."""
     config.register()
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        plan = make_plan(read_profile(profile), runs)
-    print_plan(plan, workers)
-    failed = train(plan, runs, workers)
+        plan = make_plan(read_profile(profile), runs, "minutes" if slots[0].gpu is None else "gpu_minutes")
+    print_plan(plan, slots)
+    failed = train(plan, runs, slots)
     if drawn := draw(gather(plan)):
         print_speedups()
     for name in failed:
@@ -236,10 +278,11 @@ def reproduce(profile: str, runs: str, workers: int) -> int:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     options = parse(arguments)
+    slots = places(gpus(), options.jobs)
     runs = os.path.relpath(options.runs, ROOT)
     os.chdir(ROOT)
     try:
-        return reproduce(options.profile, runs, options.jobs)
+        return reproduce(options.profile, runs, slots)
     except KeyboardInterrupt:
         print(
             "\ninterrupted: the same command goes on from here, runs that are complete are kept",

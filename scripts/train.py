@@ -1,6 +1,7 @@
 """Train one configuration and record it: `python scripts/train.py task=mnist sampler=rais seed=0`.
 
 The settings stand in conf/ and are checked before anything is loaded. A run whose record is complete is not repeated.
+With `--multirun`, a job that fails does not stop the others (sweeps.py).
 """
 
 from __future__ import annotations
@@ -15,7 +16,9 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
+import sweeps
 from rais import build, config, data, record
+from rais.trace import Trace
 from rais.train import Loop, train
 
 config.register()
@@ -23,13 +26,18 @@ config.register()
 
 @hydra.main(version_base="1.3", config_path="../conf", config_name="config")
 def main(composed: DictConfig) -> None:
+    sweeps.guard(run, composed)
+
+
+def run(composed: DictConfig) -> str:
+    """Train and record `composed`; return the record's status. SystemExit, in one line, where it is refused."""
     try:
         cfg = config.from_hydra(composed)
         torch.set_num_threads(cfg.threads)
         device = build.device_of(cfg)
         if (folder := record.find_complete(cfg)) is not None:
             print(f"complete: {folder}", flush=True)
-            return
+            return record.read_meta(folder)["status"]
         replayed = record.find_replayed(cfg)
         dataset = data.load(cfg.data.name, path=cfg.data.path, n_train=cfg.data.n_train, device=device)
         config.check_against_data(cfg, len(dataset.train))
@@ -39,8 +47,17 @@ def main(composed: DictConfig) -> None:
         )
     except (ValueError, OSError, ImportError, data.DataUnavailable) as error:
         raise SystemExit(f"rais: {error}") from error
-    loop = Loop(parts, written, epochs=cfg.epochs, evaluate_every=cfg.evaluate_every, diagnoses=cfg.diagnose)
-    print(f"{train(loop)}: {written.folder}", flush=True)
+    loop = Loop(
+        parts,
+        written,
+        epochs=cfg.epochs,
+        evaluate_every=cfg.evaluate_every,
+        diagnoses=cfg.diagnose,
+        trace=Trace(parts) if cfg.trace else None,
+    )
+    status = train(loop)
+    print(f"{status}: {written.folder}", flush=True)
+    return status
 
 
 if __name__ == "__main__":

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
+import json
 import re
 import subprocess
 import sys
@@ -13,9 +15,10 @@ from hydra import compose, initialize_config_dir
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
-from rais import config
+from rais import config, models
 
 ROOT = Path(__file__).parents[1]
+RECORDED = sorted((ROOT / "results" / "records" / "mnist" / "rais").glob("*/meta.json"))
 EXPERIMENTS = sorted(path.stem for path in (ROOT / "conf" / "experiment").glob("*.yaml"))
 
 
@@ -64,6 +67,8 @@ def test_arm(overrides: tuple[str, ...], arm: str) -> None:
         ("schedule.scale=0", r"schedule\.scale=0"),
         ("device=tpu", r"device=tpu .* auto, cpu, cuda"),
         ("data.n_train=0", r"data\.n_train=0"),
+        ("model.dropout=1", r"model\.dropout=1.* in \[0, 1\)"),
+        ("model.dropout=-0.1", r"model\.dropout=-0\.1 .* in \[0, 1\)"),
     ],
 )
 def test_out_of_range(override: str, names: str) -> None:
@@ -91,6 +96,7 @@ def test_settings_that_do_not_fit_the_data() -> None:
     [
         ("smapler=rais", "smapler is no setting: the top level has .*sampler"),
         ("sampler.delta=0.1", "sampler.delta is no setting: sampler has name, multiplier, visits, refresh, features"),
+        ("model.width=2", "model.width is no setting: model has name, dropout, batch_norm"),
         ("sampler=bandit", "sampler/bandit.* oracle rais smoothed uniform"),
         ("data=imagenet", "data/imagenet.* digits mnist"),
         ("seed=first", "seed=first.*could not be converted to Integer"),
@@ -124,10 +130,55 @@ def test_run_id_ignores_estimator_settings_that_have_no_effect() -> None:
     assert config.run_id(composed("sampler=uniform")) == config.run_id(composed("sampler=uniform", "gain.alpha=0.5"))
 
 
+def test_path_of_own_data_is_part_of_the_run_id() -> None:
+    one, two = (config.run_id(composed("task=mnist", "data=npz", f"data.path={name}.npz")) for name in ("one", "two"))
+    assert one != two
+
+
 def test_run_id_of_a_replay_is_that_of_its_source_not_of_its_path() -> None:
     cfg = composed("arm=uniform_rais_multiplier")
     moved = dataclasses.replace(cfg, gain=dataclasses.replace(cfg.gain, record="elsewhere/seed0-*"))
     assert config.run_id(cfg, "aaaa") == config.run_id(moved, "aaaa") != config.run_id(cfg, "bbbb")
+
+
+def test_options_that_models_got_later_leave_recorded_runs_their_identity() -> None:
+    recorded = [json.loads(path.read_text(encoding="utf-8")) for path in RECORDED]
+    assert recorded
+    for meta in recorded:
+        cfg = composed("sampler=rais", f"seed={meta['seed']}")
+        assert cfg.model == config.LeNet5Config()
+        assert config.run_id(cfg) == meta["run_id"]
+
+
+def test_options_of_a_model_are_part_of_the_science() -> None:
+    models = [
+        (),
+        ("model.dropout=0.2",),
+        ("model.batch_norm=true",),
+        ("model=z2cnn",),
+        ("model=z2cnn", "model.dropout=0.2"),
+    ]
+    assert len({config.run_id(composed(*overrides)) for overrides in models}) == len(models)
+    assert config.scientific(composed("model.dropout=0.2"))["model"] == {"name": "lenet5", "dropout": 0.2}
+    z2cnn = {"name": "z2cnn", "dropout": 0.3, "batch_norm": True}
+    assert config.scientific(composed("model=z2cnn"))["model"] == z2cnn
+
+
+@pytest.mark.parametrize("name", sorted(models.MODELS))
+def test_every_model_has_a_file_whose_options_it_takes(name: str) -> None:
+    cfg = composed(f"model={name}")
+    assert cfg.model.name == name
+    models.build(**dataclasses.asdict(cfg.model), channels=1, classes=10, size=28, seed=0)
+
+
+def test_defaults_of_options_are_those_of_the_model() -> None:
+    """A run's identity leaves them out, so they must not mean something else in the model."""
+    for schema in (config.LeNet5Config, config.Z2CNNConfig):
+        parameters = inspect.signature(models.MODELS[schema().name]).parameters
+        cfg = composed(f"model={schema().name}").model
+        assert {key: parameters[key].default for key in dataclasses.asdict(cfg) if key != "name"} == {
+            key: value for key, value in dataclasses.asdict(cfg).items() if key != "name"
+        }
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)

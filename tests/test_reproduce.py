@@ -17,6 +17,8 @@ from hydra import initialize_config_dir
 from omegaconf import DictConfig
 
 import reproduce
+import side_by_side
+from side_by_side import Slot, core_slots
 
 CONF = {
     "config.yaml": """
@@ -47,7 +49,7 @@ CONF = {
         seeds: [0, 1]
         stages:
           - {experiment: controls, minutes: 2}
-          - {experiment: curves, minutes: 1.5}
+          - {experiment: curves, minutes: 1.5, gpu_minutes: 120}
           - {experiment: elsewhere, overrides: [data.name=moon], minutes: 4}
     """,
 }
@@ -114,7 +116,7 @@ def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path
     monkeypatch.setattr(reproduce, "ROOT", tmp_path)
     monkeypatch.setattr(reproduce, "CONF", tmp_path / "conf")
     monkeypatch.setattr(reproduce.config, "from_hydra", from_hydra)
-    monkeypatch.setattr(reproduce.config, "arm", lambda cfg: cfg.arm)
+    monkeypatch.setattr(reproduce, "gpus", lambda: [])
     monkeypatch.setattr(reproduce.data, "load", load)
     monkeypatch.setattr(reproduce.record, "find_complete", find_complete)
     monkeypatch.setattr(reproduce.record, "folder_of", folder_of)
@@ -122,9 +124,9 @@ def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path
     yield tmp_path
 
 
-def plan_of(repository: Path) -> reproduce.Plan:
+def plan_of(repository: Path, measured: str = "minutes") -> reproduce.Plan:
     with initialize_config_dir(str(repository / "conf"), version_base="1.3"):
-        return reproduce.make_plan(reproduce.read_profile("tiny"), "runs")
+        return reproduce.make_plan(reproduce.read_profile("tiny"), "runs", measured)
 
 
 def started(repository: Path) -> list[str]:
@@ -165,7 +167,7 @@ def test_plan_skips_a_task_whose_data_cannot_be_had(repository: Path, capsys: py
     assert plan.skipped == {"far": "moon cannot be had: set RAIS_DATA"}
     assert {run.task for run in plan.missing} == {"near"}
     assert plan.states["far/rais/seed0"] == "skipped"
-    reproduce.print_plan(plan, 2)
+    reproduce.print_plan(plan, core_slots(1))
     assert "skipped: far: moon cannot be had: set RAIS_DATA" in capsys.readouterr().out
 
 
@@ -173,7 +175,7 @@ def test_plan_leaves_out_what_is_complete(repository: Path, capsys: pytest.Captu
     finish(repository, "rais", 1)
     plan = plan_of(repository)
     assert "near/rais/seed1" not in [run.name for run in plan.missing] and len(plan.missing) == 5
-    reproduce.print_plan(plan, 2)
+    reproduce.print_plan(plan, core_slots(1))
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
     assert ["near", "rais", "seed", "1", "complete"] in lines
     assert ["near", "rais", "seed", "0", "to", "train", "1", "x", "1.5", "min"] in lines
@@ -185,10 +187,73 @@ def test_unknown_profile_names_the_valid_ones(repository: Path) -> None:
 
 
 @pytest.mark.parametrize("jobs", ["0", "100000"])
-def test_jobs_beyond_the_cores_are_refused(jobs: str, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit):
-        reproduce.main(["--jobs", jobs])
-    assert "the cores here" in capsys.readouterr().err
+def test_jobs_beyond_the_cores_are_refused(jobs: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for found in ([], ["0", "1"]):
+        monkeypatch.setattr(reproduce, "gpus", lambda found=found: found)
+        with pytest.raises(SystemExit, match=f"--jobs {jobs} .*the cores here"):
+            reproduce.main(["--jobs", jobs])
+
+
+def test_places_are_all_cores_or_one_to_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (reproduce, side_by_side):
+        monkeypatch.setattr(module, "cores", lambda: [0, 1, 2, 3])
+    assert [set(slot.cores) for slot in reproduce.places([], None)] == [{0}, {1}, {2}, {3}]
+    assert [set(slot.cores) for slot in reproduce.places([], 2)] == [{0}, {1}]
+    assert [slot.gpu for slot in reproduce.places(["4", "6"], None)] == ["4", "6"]
+    assert [slot.gpu for slot in reproduce.places(["4", "6"], 2)] == ["4", "6", "4", "6"]
+
+
+@pytest.mark.parametrize(
+    "count, named, found",
+    [(0, None, []), (2, None, ["0", "1"]), (2, "5,3", ["5", "3"]), (1, "GPU-ab,GPU-cd", ["GPU-ab"]), (0, "", [])],
+)
+def test_gpus_keep_the_names_that_the_environment_gives_them(
+    count: int, named: str | None, found: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reproduce.torch.cuda, "device_count", lambda: count)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if named is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", named)
+    assert reproduce.gpus() == found
+
+
+def test_expected_time_of_each_task_says_what_was_not_measured(
+    repository: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    reproduce.print_plan(plan_of(repository), core_slots(1))
+    lines = capsys.readouterr().out.splitlines()
+    assert "expected: near: 11 min" in lines and "expected: all: 11 min" in lines
+    plan = plan_of(repository, "gpu_minutes")
+    reproduce.print_plan(plan, [Slot(frozenset({0}), "0"), Slot(frozenset({0}), "1")])
+    printed = capsys.readouterr().out
+    assert "at most 2 side by side on GPU 0, 1\n" in printed
+    # Of the six runs on `near`, only rais has a measured time, 120 minutes, and its two seeds run side by side.
+    assert "expected: near: at least 2.0 h, 4 runs not measured" in printed.splitlines()
+    assert reproduce.duration([None, None], 1) == "not measured"
+
+
+def test_runs_go_to_the_gpus(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reproduce, "gpus", lambda: ["3", "8"])
+    write(
+        repository / "scripts/train.py",
+        "import os, pathlib\npathlib.Path('seen').open('a').write(os.environ['CUDA_VISIBLE_DEVICES'] + ' ')",
+    )
+    assert reproduce.main(["--profile", "tiny", "--runs", "runs"]) == 1, "these runs leave no records"
+    assert set((repository / "seen").read_text().split()) == {"3", "8"}
+
+
+def test_one_name_for_two_runs_that_differ_is_refused(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(repository / "conf/profile/tiny.yaml", "seeds: [0]\nstages: [{experiment: curves}, {experiment: controls}]")
+    monkeypatch.setattr(
+        reproduce.record, "folder_of", lambda cfg: Path(cfg.runs) / cfg.task / cfg.arm / f"{cfg.seed}-{cfg.data.name}"
+    )
+    assert plan_of(repository).runs
+    write(
+        repository / "conf/profile/tiny.yaml",
+        "seeds: [0]\nstages: [{experiment: curves}, {experiment: controls, overrides: [data.name=other]}]",
+    )
+    with pytest.raises(SystemExit, match="near/uniform/seed0 stands for two runs that differ.*data.name=other"):
+        plan_of(repository)
 
 
 def test_reproduce_trains_draws_and_reports_with_a_task_skipped(
@@ -273,9 +338,11 @@ def test_committed_profiles_are_whole(tmp_path: Path, monkeypatch: pytest.Monkey
     reproduce.config.register()
     planned = {}
     with initialize_config_dir(str(reproduce.CONF), version_base="1.3"):
-        for name, seeds in (("quick", [0, 1, 2]), ("full", [0, 1, 2, 3, 4])):
+        for name, seeds in (("quick", [0, 1, 2]), ("full", [0, 1, 2, 3, 4]), ("paper", [0, 1, 2, 3, 4])):
             profile = reproduce.read_profile(name)
-            assert profile["seeds"] == seeds and all(stage["minutes"] > 0 for stage in profile["stages"])
+            assert profile["seeds"] == seeds
+            keys = {"experiment", "overrides", "minutes", "gpu_minutes"}
+            assert all(set(stage) <= keys and stage.get("minutes", 1) > 0 for stage in profile["stages"])
             plan = reproduce.make_plan(profile, str(tmp_path))
             planned[name] = {run.name for run in plan.runs}
             assert all((run.config.gain.mode == "replay") == (run.replays is not None) for run in plan.runs)

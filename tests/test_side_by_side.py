@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import side_by_side
-from side_by_side import Job, cores, expected_minutes, run_all
+from side_by_side import Job, Slot, core_slots, cores, expected_minutes, gpu_slots, run_all
 
 
 def job(name: str, folder: Path, code: str, *, minutes: float = 0.01, after: str | None = None) -> Job:
@@ -41,13 +41,13 @@ def test_a_job_begins_after_the_one_it_waits_for_wherever_it_stands(tmp_path: Pa
         job("replay", tmp_path, stamped(tmp_path / "replay"), after="source"),
         job("source", tmp_path, stamped(tmp_path / "source")),
     ]
-    assert run_all(jobs, len(cores()), done_if_written(tmp_path)) == {"source": "done", "replay": "done"}
+    assert run_all(jobs, core_slots(len(cores())), done_if_written(tmp_path)) == {"source": "done", "replay": "done"}
     assert when(tmp_path / "source")[1] <= when(tmp_path / "replay")[0]
 
 
 def test_one_worker_runs_one_at_a_time(tmp_path: Path) -> None:
     jobs = [job(name, tmp_path, stamped(tmp_path / name)) for name in "ab"]
-    run_all(jobs, 1, done_if_written(tmp_path))
+    run_all(jobs, core_slots(1), done_if_written(tmp_path))
     assert when(tmp_path / "a")[1] <= when(tmp_path / "b")[0]
 
 
@@ -64,7 +64,7 @@ def test_two_workers_run_side_by_side(tmp_path: Path) -> None:
         Job(n, (sys.executable, "-c", waits, *map(str, commands[n])), tmp_path / f"{n}.log", 0.01) for n in commands
     ]
     began = time.monotonic()
-    assert run_all(jobs, 2, done_if_written(tmp_path)) == {"a": "done", "b": "done"}
+    assert run_all(jobs, core_slots(2), done_if_written(tmp_path)) == {"a": "done", "b": "done"}
     assert time.monotonic() - began < 15
 
 
@@ -73,7 +73,7 @@ def test_each_has_one_core_and_one_thread_and_its_own_log(tmp_path: Path) -> Non
     code = "import os, time; time.sleep(0.3)\nprint(*os.sched_getaffinity(0), os.environ['OMP_NUM_THREADS'])"
     workers = min(2, len(cores()))
     jobs = [job(name, tmp_path, code) for name in ("a", "b")[:workers]]
-    run_all(jobs, workers, lambda ended: "done")
+    run_all(jobs, core_slots(workers), lambda ended: "done")
     printed = [j.log.read_text().split() for j in jobs]
     assert sorted(int(core) for core, *_ in printed) == cores()[:workers]
     assert [rest for _, *rest in printed] == [["1"]] * workers
@@ -85,7 +85,7 @@ def test_a_failing_job_stops_only_what_waits_for_it(tmp_path: Path, capsys: pyte
         job("replay", tmp_path, stamped(tmp_path / "replay"), after="source"),
         job("other", tmp_path, stamped(tmp_path / "other")),
     ]
-    assert run_all(jobs, 1, done_if_written(tmp_path)) == {"source": None, "replay": None, "other": "done"}
+    assert run_all(jobs, core_slots(1), done_if_written(tmp_path)) == {"source": None, "replay": None, "other": "done"}
     assert not (tmp_path / "replay").exists()
     printed = capsys.readouterr().out
     assert f"source FAILED, see {jobs[0].log}" in printed and "replay: not started, source failed" in printed
@@ -94,7 +94,7 @@ def test_a_failing_job_stops_only_what_waits_for_it(tmp_path: Path, capsys: pyte
 
 def test_a_source_that_is_complete_already_is_not_waited_for(tmp_path: Path) -> None:
     replay = job("replay", tmp_path, stamped(tmp_path / "replay"), after="source of an earlier day")
-    assert run_all([replay], 1, done_if_written(tmp_path)) == {"replay": "done"}
+    assert run_all([replay], core_slots(1), done_if_written(tmp_path)) == {"replay": "done"}
 
 
 def test_an_interrupt_is_passed_on_and_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -114,7 +114,9 @@ def test_an_interrupt_is_passed_on_and_waited_for(tmp_path: Path, monkeypatch: p
 
     monkeypatch.setattr(side_by_side.time, "sleep", sleep_until_begun_then_interrupt)
     with pytest.raises(KeyboardInterrupt):
-        run_all([job("a", tmp_path, code), job("b", tmp_path, stamped(tmp_path / "b"))], 1, lambda ended: "done")
+        run_all(
+            [job("a", tmp_path, code), job("b", tmp_path, stamped(tmp_path / "b"))], core_slots(1), lambda ended: "done"
+        )
     assert (tmp_path / "tidy").exists()
     assert not (tmp_path / "b").exists()
 
@@ -134,14 +136,47 @@ def test_a_command_deaf_to_the_interrupt_is_killed(tmp_path: Path, monkeypatch: 
         pytest.skip("needs two cores")
     began = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
-        run_all([job("deaf", tmp_path, code), job("first", tmp_path, first)], 2, outcome)
+        run_all([job("deaf", tmp_path, code), job("first", tmp_path, first)], core_slots(2), outcome)
     assert time.monotonic() - began < 20
 
 
-def test_expected_minutes_share_the_sum_but_last_as_long_as_the_longest(tmp_path: Path) -> None:
-    jobs = [job(str(k), tmp_path, "", minutes=m) for k, m in enumerate((1.0, 2.0, 3.0, 6.0))]
-    assert expected_minutes(jobs, 1) == pytest.approx(12.0)
-    assert expected_minutes(jobs, 2) == pytest.approx(6.0)
-    assert expected_minutes(jobs[:3], 2) == pytest.approx(3.0)
-    assert expected_minutes(jobs, 4) == pytest.approx(6.0)
+def test_expected_minutes_share_the_sum_but_last_as_long_as_the_longest() -> None:
+    minutes = [1.0, 2.0, 3.0, 6.0]
+    assert expected_minutes(minutes, 1) == pytest.approx(12.0)
+    assert expected_minutes(minutes, 2) == pytest.approx(6.0)
+    assert expected_minutes(minutes[:3], 2) == pytest.approx(3.0)
+    assert expected_minutes(minutes, 4) == pytest.approx(6.0)
     assert expected_minutes([], 2) == 0.0
+    assert expected_minutes([1.0, None], 2) is None
+
+
+def test_minutes_left_are_those_at_the_pace_so_far_or_not_given() -> None:
+    assert side_by_side._left(10.0, taken=6.0, expected=3.0) == ", about 20 min left"
+    assert side_by_side._left(None, taken=6.0, expected=3.0) == ""
+    assert side_by_side._left(10.0, taken=0.0, expected=0.0) == ""
+
+
+def test_gpu_slots_spread_over_the_gpus_first_and_share_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(side_by_side, "cores", lambda: [0, 1, 2, 3, 4])
+    slots = gpu_slots(["2", "5"], 2)
+    assert [slot.gpu for slot in slots] == ["2", "5", "2", "5"]
+    assert [set(slot.cores) for slot in slots] == [{0, 4}, {1}, {2}, {3}]
+    assert [len(slot.cores) for slot in gpu_slots([str(k) for k in range(6)], 1)] == [1] * 5 + [5]
+
+
+def test_each_gpu_has_one_job_at_a_time_and_a_job_sees_its_own_only(tmp_path: Path) -> None:
+    """Two stand-ins for GPUs: what a job sees of them is an environment variable."""
+    code = (
+        "import os, pathlib, sys, time\n"
+        "held = pathlib.Path(sys.argv[1], os.environ['CUDA_VISIBLE_DEVICES'])\n"
+        "held.mkdir()\n"
+        "time.sleep(0.2)\n"
+        "held.rmdir()\n"
+        "print(os.environ['CUDA_VISIBLE_DEVICES'])"
+    )
+    jobs = [
+        Job(str(k), (sys.executable, "-c", code, str(tmp_path)), tmp_path / "logs" / f"{k}.log", None) for k in range(5)
+    ]
+    run_all(jobs, [Slot(frozenset(cores()), "3"), Slot(frozenset(cores()), "7")], lambda ended: "done")
+    printed = [ended.log.read_text().strip() for ended in jobs]
+    assert set(printed) == {"3", "7"}, "two at a time on one GPU would end in FileExistsError"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 
@@ -18,9 +18,13 @@ from torch.nn.functional import cross_entropy
 
 from rais import data, gain, models, rng, sampling, schedule
 from rais.config import Config
+from rais.data.augment import Augment
 from rais.diagnose import SideBySide
 from rais.gradnorm import norms_and_gradient
+from rais.models.weighted_norm import Weighted
+from rais.outliers import NoCap, OutlierCap
 from rais.record import read_multipliers
+from rais.sampling.side import Side
 
 LOSS = partial(cross_entropy, reduction="none")
 MEASURE_CHUNK = 500
@@ -32,11 +36,14 @@ class Parts:
 
     data: data.Dataset
     model: nn.Module
+    forward: Callable[[Tensor, Tensor], Tensor]
     sampler: sampling.Sampler
     gain: gain.Adaptive | gain.Off
     schedule: Callable[[Tensor], Tensor]
     optimizer: torch.optim.Optimizer
     measure: sampling.oracle.Measure
+    augment: Callable[[Tensor, Tensor | None], Tensor]
+    protect: Callable[[Tensor, Tensor | None], Tensor]
     device: torch.device
 
 
@@ -45,13 +52,15 @@ def build(cfg: Config, dataset: data.Dataset, replayed: Path | None = None) -> P
     replay mode."""
     device = dataset.train.labels.device
     channels, _, size = dataset.train.images.shape[1:]
-    model = models.build(cfg.model.name, channels=channels, classes=dataset.classes, size=size, seed=cfg.seed)
+    model = models.build(**asdict(cfg.model), channels=channels, classes=dataset.classes, size=size, seed=cfg.seed)
     model = model.to(device, memory_format=torch.channels_last)
     measure = partial(_measure, model, dataset)
-    sampler = build_sampler(cfg, len(dataset.train), rng.generator(cfg.seed, "sampling", device), measure)
+    augment, side = build_augment(cfg, device)
+    sampler = build_sampler(cfg, len(dataset.train), rng.generator(cfg.seed, "sampling", device), measure, side)
     return Parts(
         data=dataset,
         model=model,
+        forward=Weighted(model),
         sampler=sampler,
         gain=build_gain(cfg, model, sampler, replayed),
         schedule=build_schedule(cfg, sampler.n / sampler.m),
@@ -63,6 +72,8 @@ def build(cfg: Config, dataset: data.Dataset, replayed: Path | None = None) -> P
             fused=True,
         ),
         measure=measure,
+        augment=augment,
+        protect=OutlierCap(cfg.outliers, alpha=cfg.gain.alpha, device=device) if cfg.outliers else NoCap(),
         device=device,
     )
 
@@ -79,8 +90,22 @@ def device_of(cfg: Config) -> torch.device:
     return torch.device("cuda" if has_gpu else "cpu")
 
 
+def build_augment(cfg: Config, device: torch.device) -> tuple[Callable[[Tensor, Tensor | None], Tensor], Side | None]:
+    """The augmentation of a batch, and the feature that its crops give to RAIS; nothing and None without."""
+    a = cfg.augment
+    if a is None:
+        return lambda x, side: x, None
+    generator = partial(rng.generator, cfg.seed, device=device)
+    augment = Augment(crop=a.crop, flip=a.flip, rotate=a.rotate, generator=generator)
+    return augment, Side(augment.sizes, augment.shares) if a.crop else None
+
+
 def build_sampler(
-    cfg: Config, n: int, generator: torch.Generator, measure: sampling.oracle.Measure
+    cfg: Config,
+    n: int,
+    generator: torch.Generator,
+    measure: sampling.oracle.Measure,
+    side: Side | None = None,
 ) -> sampling.Sampler:
     s, m = cfg.sampler, cfg.batch_size
     samplers = {
@@ -88,7 +113,7 @@ def build_sampler(
         "oracle": lambda: sampling.Oracle(n, m, measure=measure, generator=generator),
         "smoothed": lambda: sampling.Smoothed(n, m, delta=s.delta, generator=generator),
         "rais": lambda: sampling.RAIS(
-            n, m, visits=s.visits, features=tuple(s.features), refresh=s.refresh, generator=generator
+            n, m, visits=s.visits, features=tuple(s.features), refresh=s.refresh, side=side, generator=generator
         ),
     }
     return _choose("sampler", s.name, samplers)
@@ -136,9 +161,16 @@ def _choose(key: str, name: str, makers: dict[str, Callable]) -> object:
 
 
 def _measure(model: nn.Module, dataset: data.Dataset) -> tuple[Tensor, Tensor]:
-    """Exact norms (n,) of the training set and ‖∇F‖² (), at the current parameters."""
+    """Exact norms (n,) of the training set and ‖∇F‖² (), at the current parameters.
+
+    Batch normalisation gives an example no gradient of its own, so its statistics are frozen at their running values,
+    and with them dropout and augmentation: these are the norms of the model as it is evaluated [ours].
+    """
     split = dataset.train
+    was_training = model.training
+    model.eval()
     index = torch.arange(len(split), device=split.labels.device)
     chunks = math.ceil(len(split) / MEASURE_CHUNK)
     norms, gradient = norms_and_gradient(model, LOSS, (split.batch(i) for i in index.chunk(chunks)))
+    model.train(was_training)
     return norms, gain.inner(gradient, gradient)

@@ -29,7 +29,24 @@ class DataConfig:
 
 @dataclass
 class ModelConfig:
+    """Fields beside `name` are options of that model. Those at their default here are no part of a run's identity, so
+    that an option added later leaves the identity of earlier runs as it was."""
+
     name: str = MISSING
+
+
+@dataclass
+class LeNet5Config(ModelConfig):
+    name: str = "lenet5"
+    dropout: float = 0.0
+    batch_norm: bool = False
+
+
+@dataclass
+class Z2CNNConfig(ModelConfig):
+    name: str = "z2cnn"
+    dropout: float = MISSING
+    batch_norm: bool = MISSING
 
 
 @dataclass
@@ -101,6 +118,15 @@ class GainConfig:
 
 
 @dataclass
+class AugmentConfig:
+    """See data/augment.py: `crop` pixels of padding, `flip` left and right, `rotate` degrees either way."""
+
+    crop: int = 0
+    flip: bool = False
+    rotate: float = 0.0
+
+
+@dataclass
 class WandbConfig:
     mode: str = "offline"
     project: str = "rais"
@@ -109,10 +135,13 @@ class WandbConfig:
 @dataclass
 class Config:
     """A run. `epochs` is the budget in epochs equivalent; `evaluate_every` is in epochs of examples; `runs` is
-    where records go."""
+    where records go; `outliers` is the limit of outliers.py, null for none; `trace` keeps what figure 5 shows.
+
+    `variant` labels a run of a sweep over a setting, as in `visits_2000`, to tell it from the headline runs of its arm.
+    """
 
     task: str = MISSING
-    variant: Optional[str] = None  # noqa: UP045  a label of what a sweep changed; no part of run_id
+    variant: Optional[str] = None  # noqa: UP045
     seed: int = MISSING
     data: DataConfig = field(default_factory=DataConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
@@ -123,8 +152,11 @@ class Config:
     epochs: float = MISSING
     weight_decay: float = MISSING
     momentum: float = MISSING
+    augment: Optional[AugmentConfig] = None  # noqa: UP045
+    outliers: Optional[float] = None  # noqa: UP045
     evaluate_every: float = MISSING
     diagnose: bool = False
+    trace: bool = False
     runs: str = MISSING
     device: str = MISSING
     threads: int = MISSING
@@ -132,6 +164,8 @@ class Config:
 
 
 SCHEMAS = {
+    ("model", "lenet5"): LeNet5Config,
+    ("model", "z2cnn"): Z2CNNConfig,
     ("sampler", "uniform"): UniformConfig,
     ("sampler", "oracle"): OracleConfig,
     ("sampler", "smoothed"): SmoothedConfig,
@@ -189,6 +223,7 @@ def explain(error: BaseException) -> str:
     return " ".join(line.strip() for line in [*lines, *reason])
 
 
+_LABEL = r"[A-Za-z0-9._-]+"
 _WITHIN = (
     ("seed", lambda x: x >= 0, "an integer ≥ 0"),
     ("batch_size", lambda x: x >= 1, "an integer ≥ 1"),
@@ -198,6 +233,7 @@ _WITHIN = (
     ("evaluate_every", lambda x: x > 0, "greater than 0"),
     ("threads", lambda x: x >= 1, "an integer ≥ 1"),
     ("data.n_train", lambda x: x is None or x >= 1, "an integer ≥ 1, or null for all"),
+    ("model.dropout", lambda x: 0 <= x < 1, "in [0, 1)"),
     ("schedule.scale", lambda x: x > 0, "greater than 0"),
     ("schedule.offset", lambda x: x > 0, "greater than 0"),
     ("schedule.lr", lambda x: x > 0, "greater than 0"),
@@ -205,6 +241,10 @@ _WITHIN = (
     ("sampler.delta", lambda x: 0 <= x <= 1, "in [0, 1]"),
     ("sampler.visits", lambda x: x >= 1, "an integer ≥ 1"),
     ("sampler.refresh", lambda x: x >= 1, "an integer ≥ 1"),
+    ("augment.crop", lambda x: x >= 0, "an integer ≥ 0"),
+    ("augment.rotate", lambda x: 0 <= x <= 180, "in [0, 180] degrees"),
+    ("outliers", lambda x: x is None or x > 1, "greater than 1, or null for no protection"),
+    ("variant", lambda x: x is None or re.fullmatch(_LABEL, x), "of letters, digits and ._-, or null"),
     ("gain.alpha", lambda x: 0 < x <= 1, "in (0, 1]"),
     ("gain.every", lambda x: x >= 1, "an integer ≥ 1"),
 )
@@ -267,9 +307,16 @@ def scientific(cfg: Config, replayed: str | None = None) -> dict[str, Any]:
     """The settings that the numbers of a run depend on; `replayed` is the run_id of the replayed run, in place of
     its path."""
     settings = asdict(cfg)
-    for key in ("variant", "runs", "device", "threads", "wandb"):
+    for key in ("runs", "device", "threads", "wandb", "variant"):
         del settings[key]
-    del settings["data"]["path"]
+    for key in ("augment", "outliers", "trace"):  # younger than the first records: absent where they are off
+        if not settings[key]:
+            del settings[key]
+    if cfg.data.name != "npz":  # there the path says which data they are
+        del settings["data"]["path"]
+    for option in fields(cfg.model):
+        if option.name != "name" and settings["model"][option.name] == option.default:
+            del settings["model"][option.name]
     if cfg.gain.mode != "adaptive":
         settings["gain"] = {"mode": cfg.gain.mode}
     if cfg.gain.mode == "replay":

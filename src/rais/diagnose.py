@@ -13,7 +13,7 @@ from torch import Tensor
 
 from rais import rng
 from rais.gain import Minibatch, Phi, exact_moments
-from rais.gradnorm import softmax_cross_entropy_norm
+from rais.trace import loss_layer_norms
 
 if TYPE_CHECKING:
     from rais.build import Parts
@@ -61,7 +61,7 @@ def diagnose(parts: Parts, record: Record, *, epoch: float) -> dict[str, float]:
     split, sampler = parts.data.train, parts.sampler
     norms, full_gradient_sq = parts.measure()
     weight = 1.0 / (sampler.n * sampler.probabilities())
-    loss_layer = _loss_layer_norms(parts)
+    loss_layer = loss_layer_norms(parts, torch.arange(len(split), device=parts.device))
     truth = exact_moments(norms.to(torch.float64), weight, full_gradient_sq, sampler.m)
 
     subset = rng.generator(0, "evaluation", parts.device)
@@ -72,10 +72,3 @@ def diagnose(parts: Parts, record: Record, *, epoch: float) -> dict[str, float]:
         "loss_layer_rho": same_with_loss_layer["rho"].item(),
         **{f"true_{name}": value.item() for name, value in truth.items()},
     }
-
-
-@torch.no_grad()
-def _loss_layer_norms(parts: Parts) -> Tensor:
-    split = parts.data.train
-    batches = (split.batch(i) for i in torch.arange(len(split), device=parts.device).split(500))
-    return torch.cat([softmax_cross_entropy_norm(parts.model(x), y) for x, y in batches])

@@ -57,7 +57,7 @@ class Record:
             "run_id": run_id(cfg, replayed),
             "task": cfg.task,
             "arm": arm(cfg),
-            "variant": slug(cfg.variant or ""),
+            "variant": cfg.variant or "",
             "seed": cfg.seed,
             "status": "running",
             "message": "",
@@ -219,8 +219,8 @@ class _WandbMirror:
 
 def folder_of(cfg: Config, replayed: str | None = None) -> Path:
     """Where the record of `cfg` stands, whether it exists or not."""
-    name = slug(arm(cfg)) + (f"@{slug(cfg.variant)}" if cfg.variant else "")
-    return Path(cfg.runs) / slug(cfg.task) / name / f"seed{cfg.seed}-{run_id(cfg, replayed)}"
+    method = slug(arm(cfg)) + (f"@{cfg.variant}" if cfg.variant else "")
+    return Path(cfg.runs) / slug(cfg.task) / method / f"seed{cfg.seed}-{run_id(cfg, replayed)}"
 
 
 def find_complete(cfg: Config) -> Path | None:

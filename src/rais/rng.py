@@ -19,7 +19,8 @@ def generator(seed: int, name: str, device: str | torch.device = "cpu") -> torch
     """Return a new generator on `device`, seeded from the SHA-256 of "seed/name".
 
     The hash makes streams of neighbouring seeds and of different names unrelated [ours]. A run uses
-    "init", "sampling", "augmentation" and "evaluation". Raises TypeError where `seed` is no integer.
+    "init", "sampling", "augmentation/crop" and so on, "dropout/…" for each such layer, and "evaluation". Raises
+    TypeError where `seed` is no integer.
     """
     return torch.Generator(device=device).manual_seed(_stream_seed(seed, name))
 

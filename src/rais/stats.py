@@ -58,6 +58,8 @@ SENSITIVITY_COLUMNS = [
 ]
 OWN_CORE = 0.95
 RESAMPLES = 10_000
+# What `make reproduce` says of a run though it is the default: where records go, and which run a replay takes.
+_DEFAULTS = r"\sruns=results/runs(?=\s|$)|\sgain\.record=results/runs/\w+/rais/seed\d+-\w+"
 
 
 def crossing(x: ArrayLike, loss: ArrayLike, level: float) -> float:
@@ -365,8 +367,9 @@ def _hardware(runs: pd.DataFrame) -> str:
 
 
 def _command(runs: pd.DataFrame) -> str:
-    """The recorded commands; those that differ by their seed alone become one sweep over the seeds."""
-    commands = sorted(set(runs["command"]))
+    """The recorded commands, without settings that are the default; those that differ by their seed alone become one
+    sweep over the seeds."""
+    commands = sorted({re.sub(_DEFAULTS, "", command) for command in runs["command"]})
     bare = {" ".join(re.sub(r"\sseed=\d+(?=\s|$)", "", command).split()) for command in commands}
     if len(commands) == 1 or len(bare) > 1:
         return " ; ".join(commands)

@@ -1,6 +1,6 @@
 """The training loop: one for every method, in the order of the poster.
 
-Draw, forward and backward with importance weights, observe, update the gain ratio, step with η = r·lr_sched(t̂),
+Draw, forward, norms, backward with importance weights, observe, update the gain ratio, step with η = r·lr_sched(t̂),
 advance t̂. It ends when t̂ reaches the budget that uniform SGD would have used up. Evaluations stand outside the
 timed region.
 
@@ -29,6 +29,7 @@ from rais.gain import Minibatch
 from rais.gradnorm import softmax_cross_entropy_norm
 from rais.record import Record
 from rais.sampling import NonFiniteNorm
+from rais.trace import Trace
 
 LONGEST_RUN = 2  # A run whose r stays below 1 ends after this many times its budget in examples.
 LOOK_EVERY = 100  # Iterations between two looks at the device: for the progress bar, and for divergence.
@@ -57,13 +58,14 @@ class Loop:
     epochs: float
     evaluate_every: float
     diagnoses: bool = False
+    trace: Trace | None = None
     iteration: int = 0
     clock: Clock = field(default_factory=Clock)
 
     def __post_init__(self) -> None:
         sampler, device = self.parts.sampler, self.parts.device
         self.per_epoch = sampler.n / sampler.m
-        self.needs_norms = sampler.needs_norms or self.parts.gain.needs_norms
+        self.needs_norms = sampler.needs_norms or self.parts.gain.needs_norms or self.parts.protect.needs_norms
         self.t_hat = torch.zeros((), dtype=torch.float64, device=device)
         self.ratio = torch.ones((), dtype=torch.float64, device=device)
         self.loss = torch.zeros((), device=device)
@@ -76,11 +78,14 @@ class Loop:
         draw = p.sampler.draw()
         drawn = time.perf_counter()
         x, y = p.data.train.batch(draw.index)
-        logits = p.model(x)
-        weighted = draw.weight * cross_entropy(logits, y, reduction="none")
+        logits = p.forward(p.augment(x, draw.side), draw.weight)
+        forwarded = time.perf_counter()
+        norm = softmax_cross_entropy_norm(logits.detach(), y) if self.needs_norms else None
+        weight = p.protect(draw.weight, norm)
+        measured = time.perf_counter()
+        weighted = weight * cross_entropy(logits, y, reduction="none")
         weighted.mean().backward(retain_graph=p.gain.needs_graph)
         computed = time.perf_counter()
-        norm = softmax_cross_entropy_norm(logits.detach(), y) if self.needs_norms else None
         if p.sampler.needs_norms:
             p.sampler.observe(draw, norm)
         self.ratio = p.gain.update(Minibatch(draw, norm, weighted, x, y))
@@ -93,7 +98,9 @@ class Loop:
         self.iteration += 1
         self.loss = weighted.detach().mean()
         self.largest_weight = torch.maximum(self.largest_weight, draw.weight.max())
-        self.clock.sampler_seconds += drawn - begin + adapted - computed
+        self.clock.sampler_seconds += drawn - begin + measured - forwarded + adapted - computed
+        if self.trace is not None:
+            self.trace.count(draw)
 
     def run_timed(self, steps: int) -> None:
         """`steps` minibatches in the timed region, then one look at the device.
@@ -149,6 +156,7 @@ class Loop:
             "largest_weight": self.largest_weight.item(),
             **p.sampler.diagnostics(),
             **p.gain.diagnostics(),
+            **p.protect.diagnostics(),
         }
         if self.diagnoses:
             metrics.update(diagnose(p, self.record, epoch=self.iteration / self.per_epoch))
@@ -162,6 +170,11 @@ class Loop:
             },
             metrics,
         )
+        if self.record.shows_distributions:
+            relative = p.sampler.n * p.sampler.probabilities()
+            self.record.write_distribution(self.iteration / self.per_epoch, relative.cpu().numpy())
+        if self.trace is not None:
+            self.trace.write(p, self.record, epoch=self.iteration / self.per_epoch)
         self.largest_weight = torch.zeros_like(self.largest_weight)
         if not math.isfinite(train_loss):
             raise Diverged(f"the training loss is {train_loss} at iteration {self.iteration}")

@@ -46,9 +46,9 @@ def test_no_training_examples(toy, n_train):
 
 
 def test_unknown_name_lists_the_known_ones():
-    with pytest.raises(ValueError, match="unknown data set 'minst': choose one of digits, mnist"):
+    with pytest.raises(ValueError, match="unknown data set 'minst': choose one of cifar10, cifar100, digits, mnist"):
         load("minst")
-    with pytest.raises(ValueError, match="choose one of digits, mnist"):
+    with pytest.raises(ValueError, match="choose one of cifar10, cifar100, digits, mnist"):
         data.folder("minst")
 
 

@@ -20,10 +20,9 @@ def main(monkeypatch, tmp_path):
     def unavailable(path):
         raise data.DataUnavailable("the mirror is down: wait")
 
-    for name in list(data.DATA_SETS):
-        toy = data.Dataset(name, split, split.first(2), 1)
-        monkeypatch.setitem(data.DATA_SETS, name, lambda path, toy=toy: toy)
-    monkeypatch.setitem(data.DATA_SETS, "broken", unavailable)
+    toys = {name: data.Dataset(name, split, split.first(2), 1) for name in ("digits", "mnist")}
+    readers = {name: lambda path, toy=toy: toy for name, toy in toys.items()}
+    monkeypatch.setattr(data, "DATA_SETS", {**readers, "broken": unavailable})
     monkeypatch.setenv("RAIS_DATA", str(tmp_path))
     spec = importlib.util.spec_from_file_location("fetch_data", SCRIPT)
     script = importlib.util.module_from_spec(spec)

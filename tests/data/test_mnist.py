@@ -21,7 +21,7 @@ import pytest
 import torch
 import torchvision
 
-from rais.data import DataUnavailable, load
+from rais.data import DataUnavailable, load, published
 from rais.data import mnist as module
 
 SHAPES = {
@@ -122,7 +122,7 @@ def test_empty_file(tmp_path):
 @pytest.mark.parametrize("name", SHAPES)
 def test_missing_file_among_others(tmp_path, name):
     (write(tmp_path) / name).unlink()
-    message = rf"{name}: found no such file.*delete the folder .*raw and fetch again"
+    message = rf"{name}: found no such file.*delete .*raw and fetch again"
     with pytest.raises(DataUnavailable, match=message):
         load("mnist", path=tmp_path)
 
@@ -176,7 +176,7 @@ def test_folder_that_cannot_be_written(tmp_path, monkeypatch):
     def refuse(*arguments, **options):
         raise PermissionError(13, "Permission denied", str(tmp_path))
 
-    monkeypatch.setattr(module.tempfile, "TemporaryDirectory", refuse)
+    monkeypatch.setattr(published.tempfile, "TemporaryDirectory", refuse)
     with pytest.raises(DataUnavailable, match=rf"holds no MNIST/raw.*Permission denied.*{CURE}"):
         load("mnist", path=tmp_path)
 

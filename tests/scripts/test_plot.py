@@ -61,9 +61,16 @@ def test_the_diagnostic_two_by_two_and_sensitivity_tables(many_records, tmp_path
     assert set(sensitivity["sweep"]) == {"visits", "alpha", "batch_size", "features", "lr"}
 
 
+def test_a_number_stands_for_all_its_figures(root, tmp_path, capsys):
+    assert run("--records", root, "--out", tmp_path, "fig4") == 0
+    assert [path.name for path in tmp_path.glob("figures/*.png")] == ["fig4_digits.png"]
+    printed = capsys.readouterr().out
+    assert "skipped: fig4_mnist needs" in printed and "fig1_oracle" not in printed
+
+
 def test_an_unknown_figure_names_the_valid_ones(root, tmp_path):
-    with pytest.raises(SystemExit, match=r"no figure fig9: choose from fig1_oracle, "):
-        run("--records", root, "--out", tmp_path, "fig9")
+    with pytest.raises(SystemExit, match=r"no figure fig10: choose from fig1_oracle, "):
+        run("--records", root, "--out", tmp_path, "fig10")
     assert not (tmp_path / "tables").exists()
 
 

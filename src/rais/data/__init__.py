@@ -7,21 +7,33 @@ line in DATA_SETS. Those that lie on disk are looked for in `root()`.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
 
-from rais.data import digits, mnist
+from rais.data import cifar, digits, mnist, npz, rot_mnist, svhn
 from rais.data.arrays import Dataset, Split
 from rais.data.location import DataUnavailable, root
 
 __all__ = ["DATA_SETS", "DataUnavailable", "Dataset", "Split", "folder", "load", "root"]
 
 DATA_SETS: dict[str, Callable[[str | Path | None], Dataset]] = {
+    "cifar10": partial(cifar.read, "cifar10"),
+    "cifar100": partial(cifar.read, "cifar100"),
     "digits": lambda path: digits.build(),
     "mnist": mnist.read,
+    "npz": npz.read,
+    "rot_mnist": rot_mnist.read,
+    "svhn": svhn.read,
 }
-_FOLDERS = {"mnist": mnist.FOLDER}
+_FOLDERS: dict[str, Callable[[Path], Path]] = {
+    "cifar10": partial(cifar.folder, "cifar10"),
+    "cifar100": partial(cifar.folder, "cifar100"),
+    "mnist": lambda base: base / mnist.FOLDER,
+    "rot_mnist": lambda base: base / mnist.FOLDER,
+    "svhn": svhn.folder,
+}
 
 
 def load(
@@ -33,8 +45,8 @@ def load(
 ) -> Dataset:
     """Return the data set `name` on `device`, its training split cut to the first `n_train` examples.
 
-    No `n_train` means all. `path` takes the place of RAIS_DATA; digits, which has no files, ignores it.
-    Raises ValueError where the name is unknown or `n_train` is below 1 or above what there is,
+    No `n_train` means all. `path` takes the place of RAIS_DATA; for npz it is the file itself, and digits, which has
+    no files, ignores it. Raises ValueError where the name is unknown or `n_train` is below 1 or above what there is,
     DataUnavailable where the data cannot be had.
     """
     _check_name(name)
@@ -51,7 +63,7 @@ def load(
 def folder(name: str, path: str | Path | None = None) -> Path | None:
     """Return the folder where the files of data set `name` lie or would lie; None where it has no files."""
     _check_name(name)
-    return root(path) / _FOLDERS[name] if name in _FOLDERS else None
+    return _FOLDERS[name](root(path)) if name in _FOLDERS else None
 
 
 def _check_name(name: str) -> None:

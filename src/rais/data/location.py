@@ -1,7 +1,7 @@
 """Where data sets lie on disk, and the error for those that cannot be had.
 
-There is one folder for all of them, in torchvision's layout: the one that RAIS_DATA names, or a cache in the
-user's home. Nothing here reads or downloads.
+There is one folder for all of them: the one that RAIS_DATA names, or a cache in the user's home. Nothing here
+reads or downloads.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ class DataUnavailable(RuntimeError):
     """A data set can be neither read nor downloaded; the one-line text carries the cure."""
 
 
-def cure() -> str:
-    """Return what to do about data that cannot be had, with the present value of RAIS_DATA."""
+def cure(layout: str = "in torchvision's layout") -> str:
+    """Return what to do about data that cannot be had, with the present value of RAIS_DATA.
+
+    `layout` goes on after "a folder" and says what is looked for in it.
+    """
     present = os.environ.get("RAIS_DATA") or "not set"
-    return (
-        f"set RAIS_DATA (now {present}) to a folder in torchvision's layout, "
-        "with MNIST/raw/train-images-idx3-ubyte and so on, or use task=digits, which needs no data"
-    )
+    return f"set RAIS_DATA (now {present}) to a folder {layout}, or use task=digits, which needs no data"
 
 
 def root(path: str | Path | None = None) -> Path:

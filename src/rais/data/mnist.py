@@ -8,18 +8,12 @@ from __future__ import annotations
 
 import math
 import os
-import shutil
-import socket
 import struct
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
-from http.client import HTTPException
-from io import StringIO
 from pathlib import Path
 
 from rais.data.arrays import Dataset, Split
-from rais.data.location import DataUnavailable, cure, root
+from rais.data.location import root
+from rais.data.published import Published
 
 FOLDER = Path("MNIST", "raw")
 SHAPES = {
@@ -29,7 +23,7 @@ SHAPES = {
     "t10k-labels-idx1-ubyte": (10_000,),
 }
 CLASSES = 10
-TIMEOUT = 10  # seconds without an answer before a mirror is given up
+SOURCE = Published("mnist", "in torchvision's layout, with MNIST/raw/train-images-idx3-ubyte and so on")
 
 
 def read(path: str | Path | None = None) -> Dataset:
@@ -58,13 +52,14 @@ def _check_file(file: Path) -> None:
         with file.open("rb") as stream:
             start = stream.read(len(header))
     except FileNotFoundError:
-        raise _damaged(file, "no such file", f"{size} bytes") from None
+        raise SOURCE.damaged(file, "no such file", f"{size} bytes", delete=file.parent) from None
     except OSError as error:
-        raise DataUnavailable(f"{file} cannot be read ({error.strerror}): {cure()}") from error
+        raise SOURCE.unreadable(file, error) from error
     if found != size:
-        raise _damaged(file, f"{found} bytes", f"{size} bytes")
+        raise SOURCE.damaged(file, f"{found} bytes", f"{size} bytes", delete=file.parent)
     if start != header:
-        raise _damaged(file, f"a header of {start.hex()}", f"{header.hex()} (an idx file of shape {shape})")
+        expected = f"{header.hex()} (an idx file of shape {shape})"
+        raise SOURCE.damaged(file, f"a header of {start.hex()}", expected, delete=file.parent)
 
 
 def _read_split(folder: Path, prefix: str) -> Split:
@@ -72,48 +67,12 @@ def _read_split(folder: Path, prefix: str) -> Split:
 
     file = folder / f"{prefix}-labels-idx1-ubyte"
     labels = read_label_file(str(file))
-    if int(labels.max()) >= CLASSES:
-        raise _damaged(file, f"label {int(labels.max())}", f"labels 0 to {CLASSES - 1}")
+    SOURCE.check_labels(file, labels, CLASSES, delete=folder)
     return Split(read_image_file(str(folder / f"{prefix}-images-idx3-ubyte"))[:, None], labels)
 
 
-def _damaged(file: Path, found: str, expected: str) -> DataUnavailable:
-    return DataUnavailable(
-        f"{file}: found {found}, expected {expected}; delete the folder {file.parent} and fetch again "
-        f"(python scripts/fetch_data.py mnist), or {cure()}"
-    )
-
-
 def _download(base: Path) -> None:
-    """Let torchvision fetch and verify the files in a temporary folder, then move them into place."""
     from torchvision.datasets import MNIST
 
-    folder = base / FOLDER
-    try:
-        base.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".mnist-", dir=base) as staging, _quiet_and_impatient():
-            fetched = Path(staging) / FOLDER
-            fetched.mkdir(parents=True)
-            for archive in folder.glob("*.gz"):  # torchvision uses those whose checksum is right
-                shutil.copy(archive, fetched)
-            MNIST(staging, download=True)
-            folder.mkdir(parents=True, exist_ok=True)
-            for name in SHAPES:
-                os.replace(fetched / name, folder / name)
-    except (OSError, RuntimeError, HTTPException) as error:
-        reason = " ".join(str(error).split())
-        raise DataUnavailable(
-            f"{base} holds no {FOLDER}, and mnist could not be downloaded into it ({reason}): {cure()}"
-        ) from error
-
-
-@contextmanager
-def _quiet_and_impatient() -> Iterator[None]:
-    """Drop what torchvision prints, and let no connection of its downloads wait longer than TIMEOUT."""
-    before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(TIMEOUT)
-    try:
-        with redirect_stdout(StringIO()), redirect_stderr(StringIO()):
-            yield
-    finally:
-        socket.setdefaulttimeout(before)
+    archives = [file.relative_to(base) for file in (base / FOLDER).glob("*.gz")]
+    SOURCE.download(base, [FOLDER / name for name in SHAPES], lambda to: MNIST(to, download=True), reuse=archives)

@@ -173,11 +173,25 @@ _FORMULAS: dict[type[nn.Module], Formula] = {
 }
 
 
+def register_formula(layer: type[nn.Module], *, like: type[nn.Module]) -> None:
+    """Give `layer`, a subclass of the torch layer `like` with a forward of its own, the formula of `like`.
+
+    Only for a subclass that computes what `like` computes wherever per-example gradients exist. Subclasses of
+    `layer` are not included. Raises ValueError where `layer` is no subclass of `like`, or `like` has no formula.
+    """
+    if like not in _FORMULAS:
+        known = ", ".join(known.__name__ for known in _FORMULAS)
+        raise ValueError(f"like={like.__name__} has no formula for per-example gradients: choose one of {known}")
+    if not issubclass(layer, like):
+        raise ValueError(f"{layer.__name__} is no subclass of {like.__name__}: its gradients need not be the same")
+    _FORMULAS[layer] = _FORMULAS[like]
+
+
 def formula_of(module: nn.Module) -> Formula | None:
     """The formula of a layer: (module, x, grad) → the squared gradient norms (b,) of each trainable
     parameter.
 
-    None for any other module: also for subclasses, whose forward may do more, and for layers whose weight is
-    computed from other parameters (weight normalisation).
+    None for any other module: also for subclasses, whose forward may do more unless `register_formula` was told
+    otherwise, and for layers whose weight is computed from other parameters (weight normalisation).
     """
     return _FORMULAS.get(type(module)) if module._parameters.keys() <= {"weight", "bias"} else None

@@ -25,11 +25,13 @@ from torch import Tensor
 class Draw(NamedTuple):
     """A minibatch: `index` (m,) int64 and `weight` (m,) float32 = 1/(n p_index).
 
-    (1/m) Σ_j weight_j ∇f_{index_j} is an unbiased estimate of the mean gradient over the training set.
+    (1/m) Σ_j weight_j ∇f_{index_j} is an unbiased estimate of the mean gradient over the training set. `side` (m,)
+    int64 is the size of the augmentation that goes with each example, where the sampler chooses it (side.py).
     """
 
     index: Tensor
     weight: Tensor
+    side: Tensor | None = None
 
 
 class NonFiniteNorm(ValueError):

@@ -70,13 +70,17 @@ class Categorical:
         col = torch.searchsorted(within, u[1] * within[:, -1:], right=True).squeeze(1)
         return col.add_(row, alpha=self.cols).clamp_max_(self.n - 1)
 
+    def value(self, index: Tensor) -> Tensor:
+        """The weights of the examples `index` (m,), float64, in the unit they were given in."""
+        return self.table.view(-1).index_select(0, index)
+
     def probability(self, index: Tensor) -> Tensor:
         """p of the examples `index` (m,), float64."""
-        return self.table.view(-1).index_select(0, index) / self.row_sums.sum()
+        return self.value(index) / self.row_sums.sum()
 
     def weight(self, index: Tensor) -> Tensor:
         """1/(n p) of the examples `index` (m,), float64: the mean of all weights over those of `index`."""
-        return (self.row_sums.sum() / self.n) / self.table.view(-1).index_select(0, index)
+        return (self.row_sums.sum() / self.n) / self.value(index)
 
     def probabilities(self) -> Tensor:
         """p (n,), float64."""

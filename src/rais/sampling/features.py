@@ -37,25 +37,30 @@ class Features:
     Args:
         n: number of examples.
         names: the features to use, a non-empty subset of `NAMES`; all by default.
+        side: the mean of a further feature that each visit chooses anew (side.py), its last column; None for none.
 
     Raises:
         ValueError: an unknown name, a repeated one, or none.
     """
 
-    def __init__(self, n: int, *, device: torch.device | str = "cpu", names: tuple[str, ...] = NAMES) -> None:
+    def __init__(
+        self, n: int, *, device: torch.device | str = "cpu", names: tuple[str, ...] = NAMES, side: float | None = None
+    ) -> None:
         unknown = [name for name in names if name not in NAMES]
         if unknown or not names or len(set(names)) != len(names):
             raise ValueError(f"features {list(names)}: expected distinct names out of {list(NAMES)}")
         self.names = tuple(names)
-        self.columns = torch.tensor([NAMES.index(name) for name in names], device=device)
+        fixed = [1.0] if side is None else [1.0, side]
+        columns = [*map(NAMES.index, names), *range(len(NAMES), len(NAMES) - 1 + len(fixed))]
+        self.columns = torch.tensor(columns, device=device)
         self.past = torch.zeros(n, WINDOWS[-1], device=device)
         self.count = torch.zeros(n, dtype=torch.int64, device=device)
-        self.values = torch.zeros(n, len(names), device=device)
+        self.values = torch.zeros(n, len(self.columns), device=device)
         self._age = torch.arange(WINDOWS[-1], device=device)
         in_window = torch.arange(WINDOWS[-1])[:, None] < torch.tensor(WINDOWS)
         self._in_window = in_window.to(device, torch.float64)
         self._lengths = torch.tensor(WINDOWS, dtype=torch.float64, device=device)
-        self._ones = torch.ones(1, 1, dtype=torch.float64, device=device)
+        self._fixed = torch.tensor([fixed], dtype=torch.float64, device=device)
 
     def update(self, index: Tensor, norm: Tensor) -> Tensor:
         """Add a visit of each example of `index` (m,) with its `norm` (m,); returns their new features (m, q).
@@ -79,7 +84,7 @@ class Features:
         offset = (centred @ self._in_window).div_(length)
         square = ((centred * centred) @ self._in_window).div_(length)
         variance = (square - offset * offset)[:, -len(SPREAD_WINDOWS) :].clamp_min_(0)
-        every = torch.cat([mean, variance, variance.sqrt(), self._ones.expand(len(past), 1)], dim=1)
+        every = torch.cat([mean, variance, variance.sqrt(), self._fixed.expand(len(past), -1)], dim=1)
         return every if len(self.names) == len(NAMES) else every.index_select(1, self.columns)
 
     def state_dict(self) -> dict[str, Any]:

@@ -24,6 +24,7 @@ from rais.sampling.base import Draw, Sampler, check_observation, mean_of_repeats
 from rais.sampling.categorical import Categorical
 from rais.sampling.features import NAMES, Features
 from rais.sampling.robust import inverse_radius, robust_norms
+from rais.sampling.side import Side
 from rais.sampling.uncertainty import learn
 from rais.sampling.uniform import Uniform
 from rais.sampling.visits import Visits
@@ -38,6 +39,8 @@ class RAIS(Sampler):
         refresh: minibatches that are drawn from one p; their visits take effect together, an example visited more than
             once among them counting as visited once. 1 updates p after every minibatch and costs about four times as
             much a step [ours].
+        side: a feature of each visit that is drawn together with the example: the size of the crop offset [recalled as
+            a feature; its draw is ours]. `Draw.side` then says which; None for none.
 
     Draws are uniform without replacement until the set is learned for the first time, after one pass over the
     training set (features need a past visit) and |D| visits more [recalled].
@@ -57,6 +60,7 @@ class RAIS(Sampler):
         visits: int = 20_000,
         features: tuple[str, ...] = NAMES,
         refresh: int = 8,
+        side: Side | None = None,
     ) -> None:
         super().__init__(n, m, generator=generator)
         if visits < m:
@@ -69,14 +73,16 @@ class RAIS(Sampler):
                 "0 is never drawn again, and the gradient is biased"
             )
         self.refresh = refresh
-        self.features = Features(n, device=self.device, names=features)
-        self.recent = Visits(visits, len(features), device=self.device)
+        self.side = side
+        self.features = Features(n, device=self.device, names=features, side=side and side.mean)
+        self.recent = Visits(visits, self.features.values.shape[1], device=self.device)
         self.robust = Categorical(torch.ones(n, device=self.device))
         self.uniform = Uniform(n, m, generator=generator)
         self.c: Tensor | None = None
         self.d: Tensor | None = None
         self.k: Tensor | None = None
-        # Minibatches drawn and not yet handed out, (index, weight); and observed but not yet taken in, with their norm.
+        # Minibatches drawn and not yet handed out, (index, weight[, side]); and observed but not yet taken in, with
+        # their norm as the third entry.
         self.ahead: list[tuple[Tensor, ...]] = []
         self.pending: list[tuple[Tensor, ...]] = []
         self.visited = 0
@@ -90,16 +96,27 @@ class RAIS(Sampler):
 
     def draw(self) -> Draw:
         if not self.has_learned:
-            return self.uniform.draw()
+            draw = self.uniform.draw()
+            return draw if self.side is None else draw._replace(side=self.side.plain(self.m, self.generator))
         if not self.ahead:
-            index = self.robust.sample(self.refresh * self.m, self.generator)
-            weight = self.weight(index).to(torch.float32)
-            self.ahead = list(zip(index.split(self.m), weight.split(self.m), strict=True))
+            drawn = self._draw_round()
+            self.ahead = list(zip(*(x.split(self.m) for x in drawn), strict=True))
         return Draw(*self.ahead.pop(0))
+
+    def _draw_round(self) -> tuple[Tensor, ...]:
+        """The next `refresh` minibatches in one: index, weight and, where there is one, side."""
+        index = self.robust.sample(self.refresh * self.m, self.generator)
+        weight = self.weight(index)
+        if self.side is None:
+            return index, weight.to(torch.float32)
+        slope = self.c[-1] + self.k * self.d[-1]
+        side, factor = self.side.draw(self.robust.value(index), slope, self.generator)
+        return index, (weight * factor).to(torch.float32), side
 
     def observe(self, draw: Draw, norm: Tensor) -> None:
         check_observation(draw, norm, self.n)
-        self.pending.append((draw.index, draw.weight, norm.detach()))
+        side = () if self.side is None else (draw.side,)
+        self.pending.append((draw.index, draw.weight, norm.detach(), *side))
         seen = self.visited + len(self.pending) * self.m
         if len(self.pending) == self.refresh or seen in (self.first_pass, self.solve_at):
             self._take_in()
@@ -108,9 +125,12 @@ class RAIS(Sampler):
 
     def _take_in(self) -> None:
         """Put the pending visits into D, the features and the probabilities of the examples they were made to."""
-        index, weight, norm = (torch.cat(each) for each in zip(*self.pending, strict=True))
+        index, weight, norm, *side = (torch.cat(each) for each in zip(*self.pending, strict=True))
         if self.visited >= self.first_pass:
-            self.recent.append(self.features.values.index_select(0, index), norm, weight)
+            before = self.features.values.index_select(0, index)
+            for size in side:
+                before[:, -1] = self.side.sizes[size]
+            self.recent.append(before, norm, weight)
         seen = self.features.update(index, mean_of_repeats(index, norm))
         if self.has_learned:
             self.robust.set(index, robust_norms(seen.to(torch.float64), self.c, self.d, self.k))

@@ -1,0 +1,98 @@
+"""What keeps a sweep going: each job writes down how it ended, and the end of the sweep lists those that failed.
+
+In a sweep (`--multirun`) an exception or a refused setting ends its own job and no other. What came of job k stands in
+<runs>/sweeps/<time>/job<k>.json from the moment it ended, a file a job, so that processes side by side need no lock.
+"""
+
+from __future__ import annotations
+
+import gc
+import importlib
+import json
+import os
+import shlex
+import sys
+import traceback
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.experimental.callback import Callback
+from hydra.types import RunMode
+from omegaconf import DictConfig
+
+HERE = Path(__file__).resolve().parent
+
+# conf/hydra/launcher/ has settings of its own under the names of the plugins' defaults, which Hydra warns about.
+warnings.filterwarnings("ignore", r"\s*'hydra/launcher/\w+' is validated against ConfigStore schema", UserWarning)
+
+
+def guard(run: Callable[[DictConfig], str], composed: DictConfig) -> None:
+    """Run one configuration; as a job of a sweep, write down how it ended instead of raising.
+
+    `run` returns the status of its record. KeyboardInterrupt is raised in any case: it ends the whole sweep.
+    """
+    hydra = HydraConfig.get()
+    if hydra.mode == RunMode.RUN:
+        run(composed)
+        return
+    overrides = list(hydra.overrides.task)
+    # The record names the command of this run alone; a worker's own arguments may be those of its launcher.
+    sys.argv = [str(HERE / "train.py"), *overrides]
+    entry = {"job": hydra.job.num, "overrides": overrides, "status": "", "reason": "", "traceback": ""}
+    try:
+        entry["status"] = run(composed)
+    except (Exception, SystemExit) as error:
+        entry.update(status="failed", reason=reason_of(error), traceback=traceback.format_exc())
+        print(f"failed: {line_of(entry)}", file=sys.stderr, flush=True)
+    gc.collect()  # What a failed run held, a GPU's memory above all, has to be free for the next one.
+    write(Path(hydra.sweep.dir), entry)
+
+
+def reason_of(error: BaseException) -> str:
+    """One line: the message of a refusal, or the class and the first line of an exception's message."""
+    if isinstance(error, SystemExit):
+        return str(error).removeprefix("rais: ")
+    return " ".join([f"{type(error).__name__}:", *str(error).splitlines()[:1]])
+
+
+def line_of(entry: dict[str, Any]) -> str:
+    return f"{shlex.join(entry['overrides'])}: {entry['reason']}"
+
+
+def write(folder: Path, entry: dict[str, Any]) -> None:
+    partial = folder / f"job{entry['job']}.json.part"
+    partial.write_text(json.dumps(entry, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    partial.replace(partial.with_suffix(""))
+
+
+class Report(Callback):
+    """Hydra calls it before and after a sweep, in the process that was started by hand."""
+
+    def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
+        """SystemExit, naming the cure, where the launcher is not installed."""
+        launcher = config.hydra.launcher._target_.rpartition(".")[0]
+        try:
+            importlib.import_module(launcher)
+        except ImportError as error:
+            name = config.hydra.runtime.choices["hydra/launcher"]
+            raise SystemExit(f"rais: hydra/launcher={name} is not installed: pip install 'rais[sweep]'") from error
+        # Workers that a launcher starts afresh find this file by its name.
+        os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(HERE), os.environ.get("PYTHONPATH")]))
+
+    def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
+        """Count the jobs by status and list those that diverged or failed; SystemExit(1) where one failed."""
+        folder = Path(config.hydra.sweep.dir)
+        paths = sorted(folder.glob("job*.json"), key=lambda path: int(path.stem.removeprefix("job")))
+        entries = [json.loads(path.read_text(encoding="utf-8")) for path in paths]
+        ended = {status: [e for e in entries if e["status"] == status] for status in ("done", "diverged", "failed")}
+        counts = ", ".join(f"{len(some)} {status}" for status, some in ended.items())
+        print(f"sweep of {len(entries)}: {counts}: {folder}", flush=True)
+        for entry in ended["diverged"]:
+            print(f"diverged: {shlex.join(entry['overrides'])}", flush=True)
+        for entry in ended["failed"]:
+            print(f"failed: {line_of(entry)}", file=sys.stderr, flush=True)
+        if ended["failed"]:
+            raise SystemExit(1)

@@ -1,0 +1,90 @@
+"""Every file of conf/experiment, in miniature: each of its arms trains to a complete record by the real entry point.
+
+The grid is read from the file, so a new experiment is covered as soon as it is there. Random images of the right shape
+and number of classes stand for the data, and a run is a handful of steps, some of them after RAIS has learned its p.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+
+import reproduce
+import train
+from rais import config, data, load, record
+
+CONF = Path(__file__).resolve().parents[2] / "conf"
+EXPERIMENTS = sorted(path.stem for path in (CONF / "experiment").glob("*.yaml"))
+IMAGES = {  # channels, size, classes
+    "digits": (1, 28, 10),
+    "mnist": (1, 28, 10),
+    "rot_mnist": (1, 28, 10),
+    "svhn": (3, 32, 10),
+    "cifar10": (3, 32, 10),
+    "cifar100": (3, 32, 100),
+}
+LIGHT = "lenet5"  # any other model has a smaller batch
+
+
+def random_data(name: str, *, n_train: int, **_: object) -> data.Dataset:
+    channels, size, classes = IMAGES[name]
+    g = torch.Generator().manual_seed(0)
+
+    def split(n: int) -> data.Split:
+        images = torch.randint(256, (n, channels, size, size), generator=g, dtype=torch.uint8)
+        return data.Split(images, torch.randint(classes, (n,), generator=g))
+
+    return data.Dataset(name, split(n_train), split(8), classes)
+
+
+def miniature(cfg: config.Config) -> list[str]:
+    """Overrides that make `cfg` a run of ten light or five heavy steps, the last of them after RAIS has learned p."""
+    m, per_epoch = (cfg.batch_size, 4) if cfg.model.name == LIGHT else (4, 2)
+    small = [f"batch_size={m}", f"data.n_train={per_epoch * m}", "epochs=2.5", "evaluate_every=2", "gain.every=2"]
+    return small + ([f"sampler.visits={m}"] if hasattr(cfg.sampler, "visits") else [])
+
+
+def one_of_each_arm(experiment: str, runs: Path) -> list[reproduce.Run]:
+    """The first run of every task, arm and variant in the grid; variants that differ by a number alone are one.
+
+    All of the grid composes.
+    """
+    first: dict[tuple[str, str, str], reproduce.Run] = {}
+    for run in reproduce.expand({"experiment": experiment}, [0], str(runs), "minutes"):
+        arm, _, variant = run.arm.partition("@")
+        first.setdefault((run.task, arm, re.sub(r"[\d.]+", "#", variant)), run)
+    return list(first.values())
+
+
+def trained(overrides: Sequence[str]) -> Path:
+    """The folder of the record of a run with these overrides, in miniature."""
+    whole = config.from_hydra(compose("config", list(overrides)))
+    composed = compose("config", [*overrides, *miniature(whole), "device=cpu", "threads=1"])
+    assert train.run(composed) in record.COMPLETE
+    folder = record.find_complete(config.from_hydra(composed))
+    assert folder is not None
+    return folder
+
+
+def test_there_are_experiments() -> None:
+    assert {"fig4_mnist", "fig4_digits"} <= set(EXPERIMENTS)
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_every_arm_of_the_experiment_trains(experiment: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(data, "load", random_data)
+    config.register()
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        for run in one_of_each_arm(experiment, tmp_path):
+            if run.config.gain.mode == "replay":
+                trained([*(word for word in run.overrides if not word.startswith("arm=")), "sampler=rais"])
+            _, curve, _ = load.read_run(trained(run.overrides))
+            losses = curve[curve["metric"] == "train_loss"]
+            assert losses["iteration"].tolist()[0] == 0 and len(losses) >= 2
+            if run.config.sampler.name == "rais":
+                assert curve.loc[curve["metric"] == "set_center", "value"].notna().any(), "p was never learned"
