@@ -192,6 +192,15 @@ def test_two_variants_of_one_run_id_keep_their_own_curves(run_writer, tmp_path):
     assert last == {"": 0.5, "alpha_0.1": 0.25}
 
 
+def test_a_curve_that_was_changed_is_whole_when_asked_for_again(run_writer, tmp_path):
+    run_writer("rais", 0, EXAMPLES, LOSS)
+    records = load(tmp_path / "records")
+    run = records.runs.iloc[0]
+    wide = records.wide(run)
+    wide["train_loss"] *= 100
+    assert records.of("digits").wide(run)["train_loss"].tolist() == LOSS["train_loss"]
+
+
 def test_two_runs_of_one_variant_and_seed(run_writer, tmp_path):
     for run_id in "ab":
         run_writer("rais", 0, EXAMPLES, LOSS, variant="visits_2000", run_id=run_id)

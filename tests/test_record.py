@@ -92,11 +92,6 @@ def test_a_variant_has_a_folder_of_its_own_and_the_same_run_id(tmp_path: Path) -
     assert record.find_complete(settings(tmp_path, variant="visits_100")) == varied.folder
 
 
-def test_a_variant_is_found_again_under_the_name_of_its_folder(tmp_path: Path) -> None:
-    varied = opened(settings(tmp_path, variant="a b@c"))
-    assert varied.folder.parent.name == f"rais@{varied.meta['variant']}" == "rais@a-b-c"
-
-
 def test_examples_are_compact_and_replaced_as_a_whole(tmp_path: Path) -> None:
     written = opened(settings(tmp_path))
     images = np.arange(8, dtype=np.uint8).reshape(2, 1, 2, 2)

@@ -12,7 +12,7 @@ import io
 import json
 import zipfile
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +62,7 @@ class Records:
     runs: pd.DataFrame
     curves: pd.DataFrame
     norms: pd.DataFrame
+    _wide: dict[tuple, pd.DataFrame] = field(default_factory=dict, repr=False)
 
     @property
     def comparable(self) -> Records:
@@ -115,10 +116,13 @@ class Records:
 
     def wide(self, run: pd.Series) -> pd.DataFrame:
         """One row of `runs`, a line an evaluation: x columns, then a column a metric (nan where absent)."""
-        rows = self.curves[self.curves["run_id"] == run["run_id"]]
-        rows = rows[(rows[RUN_KEYS] == run[RUN_KEYS]).all(axis=1)]
-        values = rows.pivot(index="iteration", columns="metric", values="value")
-        return rows.groupby("iteration")[X_COLUMNS[1:]].first().join(values).reset_index()
+        key = tuple(run[RUN_KEYS])
+        if key not in self._wide:  # Every table and figure asks again.
+            rows = self.curves[self.curves["run_id"] == run["run_id"]]
+            rows = rows[(rows[RUN_KEYS] == run[RUN_KEYS]).all(axis=1)]
+            values = rows.pivot(index="iteration", columns="metric", values="value")
+            self._wide[key] = rows.groupby("iteration")[X_COLUMNS[1:]].first().join(values).reset_index()
+        return self._wide[key].copy()
 
     def examples(self, run: pd.Series) -> dict[str, np.ndarray]:
         """The arrays EXAMPLE_ARRAYS of one traced row of `runs`, as results/README.md lists them.

@@ -88,7 +88,7 @@ def test_pictures_name_label_and_relative_draws(run_writer, tmp_path, channels):
     figure = figures.draw("fig5_digits", load(tmp_path / "records"))
     figure.draw_without_rendering()
     pictures = [axes for axes in figure.axes if axes.images]
-    assert [texts(axes) for axes in pictures] == [["1,  0×"], ["7,  3×"]]
+    assert [texts(axes) for axes in pictures] == [["1,  0×"], ["7,  3.0×"]]
     shown = pictures[1].images[0].get_array()
     assert np.array_equal(shown, arrays["images"][1].transpose(1, 2, 0) if channels == 3 else arrays["images"][1][0])
     *_, lorenz = figure.axes

@@ -66,7 +66,7 @@ def _draw_images(grid: NDArray, arrays: dict[str, NDArray], places: slice) -> No
         axes.text(
             0.5,
             -0.06,
-            f"{arrays['labels'][example]},  {relative[example]:.2g}×",
+            f"{arrays['labels'][example]},  {relative[example]:{'.2g' if relative[example] < 1 else '.1f'}}×",
             transform=axes.transAxes,
             ha="center",
             va="top",
