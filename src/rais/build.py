@@ -141,7 +141,11 @@ def build_gain(
 
 
 def build_phi(cfg: Config, model: nn.Module) -> gain.Phi:
-    """The φ estimator; in a diagnostic run all of them side by side, the chosen one in charge."""
+    """The φ estimator; in a diagnostic run all of them side by side, the chosen one in charge.
+
+    Raises:
+        ValueError: an unknown name, or `exact` for a model with batch normalisation, which has no exact norms.
+    """
     g, settings = cfg.gain, {"m": cfg.batch_size, "alpha": cfg.gain.alpha}
     parameters = list(model.parameters())
     estimators = {
@@ -149,6 +153,10 @@ def build_phi(cfg: Config, model: nn.Module) -> gain.Phi:
         "exact": lambda: gain.ExactScale(parameters, every=g.every, model=model, loss=LOSS, **settings),
         "consecutive": lambda: gain.Consecutive(parameters, **settings),
     }
+    if any(isinstance(module, nn.BatchNorm2d) for module in model.modules()):
+        del estimators["exact"]
+        if g.phi == "exact":
+            raise ValueError("gain.phi=exact cannot be had with batch normalisation: choose half_batch or consecutive")
     if cfg.diagnose:
         return SideBySide({name: make() for name, make in estimators.items()}, active=g.phi)
     return _choose("gain.phi", g.phi, estimators)
