@@ -1,7 +1,8 @@
 """What RAIS costs: its training step against uniform's, in one process, and the parts that its sampler adds.
 
 Both runs take turns in short blocks on one core, so that whatever else the machine does falls on both. The table is
-results/bench/step.csv, with the machine beside it; no other command writes there.
+results/bench/step.csv, with the machine beside it. `--tasks` instead measures a step of uniform SGD on every task and
+what a run would take at that pace (results/bench/tasks.csv); no other command writes there.
 """
 
 from __future__ import annotations
@@ -27,6 +28,19 @@ from rais.train import Loop
 
 ROOT = Path(__file__).resolve().parents[1]
 BLOCK = 50
+HEADERS = {
+    "step": ("quantity", "unit", "value", "low", "high"),
+    "tasks": ("task", "batch_size", "seconds_per_step", "steps_per_run", "hours_per_run"),
+}
+TASKS = {  # training examples, classes, shape of an image
+    "digits": (20_000, 10, (1, 28, 28)),
+    "mnist": (60_000, 10, (1, 28, 28)),
+    "rot_mnist": (12_000, 10, (1, 28, 28)),
+    "cifar10_small": (10_000, 10, (3, 32, 32)),
+    "svhn": (604_388, 10, (3, 32, 32)),
+    "cifar10": (50_000, 10, (3, 32, 32)),
+    "cifar100": (50_000, 100, (3, 32, 32)),
+}
 
 
 def parts_of(sampler: str, task: str, dataset: data.Dataset | None) -> tuple[Parts, config.Config]:
@@ -133,32 +147,50 @@ def measure(task: str, rounds: int) -> list[tuple[str, str, float, float, float]
     return rows
 
 
+def measure_tasks(steps: int = 5) -> list[tuple[str, int, float, int, float]]:
+    """Rows (task, batch size, seconds of a step, steps of a run, hours of a run): medians of uniform SGD on a core.
+
+    Evaluations are not in it. The images are random: what a step costs does not depend on them.
+    """
+    rows = []
+    for task, (n, classes, shape) in TASKS.items():
+        g = rng.generator(0, "evaluation")
+        images = torch.randint(256, (512, *shape), generator=g, dtype=torch.uint8)
+        split = data.Split(images, torch.randint(classes, (512,), generator=g))
+        parts, cfg = parts_of("uniform", task, data.Dataset(task, split, split, classes))
+        loop = Loop(parts, None, epochs=cfg.epochs, evaluate_every=cfg.evaluate_every)
+        timed_steps(loop, 2)
+        seconds, run = float(np.median(timed_steps(loop, steps))), round(cfg.epochs * n / cfg.batch_size)
+        rows.append((task, cfg.batch_size, seconds, run, seconds * run / 3600))
+    return rows
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--task", default="mnist", help="a task of conf/task (default: mnist)")
     parser.add_argument("--rounds", type=int, default=60, help=f"turns of {BLOCK} steps each (default: 60)")
+    parser.add_argument("--tasks", action="store_true", help="a step of every task instead")
     parser.add_argument("--out", type=Path, default=ROOT / "results" / "bench")
     options = parser.parse_args()
     torch.set_num_threads(1)
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
     config.register()
+    name, command = (
+        ("tasks", "--tasks") if options.tasks else ("step", f"--task {options.task} --rounds {options.rounds}")
+    )
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         try:
-            rows = measure(options.task, options.rounds)
+            rows = measure_tasks() if options.tasks else measure(options.task, options.rounds)
         except data.DataUnavailable as error:
             print(f"bench: {error}", file=sys.stderr)
             return 1
     options.out.mkdir(parents=True, exist_ok=True)
-    with (options.out / "step.csv").open("w", newline="", encoding="utf-8") as file:
-        csv.writer(file, lineterminator="\n").writerows([("quantity", "unit", "value", "low", "high"), *rows])
-    about = {
-        "command": f"python scripts/bench.py --task {options.task} --rounds {options.rounds}",
-        **record.environment(torch.device("cpu")),
-    }
-    (options.out / "step.json").write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
-    for quantity, unit, value, low, high in rows:
-        print(f"{quantity:<60} {value:8.3f} [{low:.3f}, {high:.3f}] {unit if unit != '1' else ''}")
+    with (options.out / f"{name}.csv").open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file, lineterminator="\n").writerows([HEADERS[name], *rows])
+    about = {"command": f"python scripts/bench.py {command}", **record.environment(torch.device("cpu"))}
+    (options.out / f"{name}.json").write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
+    print((options.out / f"{name}.csv").read_text(encoding="utf-8"), end="")
     return 0
 
 
