@@ -176,9 +176,9 @@ def main() -> int:
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
     config.register()
-    name, command = (
-        ("tasks", "--tasks") if options.tasks else ("step", f"--task {options.task} --rounds {options.rounds}")
-    )
+    name, command = "step", f"--task {options.task} --rounds {options.rounds}"
+    if options.tasks:
+        name, command = "tasks", "--tasks"
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         try:
             rows = measure_tasks() if options.tasks else measure(options.task, options.rounds)
