@@ -9,22 +9,10 @@ import pytest
 import torch
 
 import toy
-from rais import build, config
+from rais import build
 from rais.record import Record
 from rais.train import Loop, train
-
-TRICKS = {
-    "augment": config.AugmentConfig(crop=2, flip=True, rotate=10),
-    "model": config.LeNet5Config(dropout=0.2, batch_norm=True),
-    "momentum": 0.5,
-    "outliers": 3.0,
-}
-SAMPLERS = {
-    "uniform": config.UniformConfig(),
-    "smoothed": config.SmoothedConfig(delta=0.1),
-    "rais": config.RAISConfig(visits=100, refresh=2),
-}
-LOW = config.InverseSqrtConfig(scale=0.5, offset=100)
+from tricks import LOW, SAMPLERS, TRICKS
 
 
 def run(folder: Path, **changes) -> tuple[Loop, pd.DataFrame]:
