@@ -19,9 +19,7 @@ notebooks = pytest.importorskip("notebooks", reason="needs the extra `notebooks`
 
 ROOT = Path(__file__).resolve().parents[1]
 NAMES = ("01_reproduce", "02_method", "03_your_own_data")
-ABSOLUTE = re.compile(
-    r"(?<![\w./:<])/(?:Users|bin|etc|home|mnt|opt|private|proc|root|srv|tmp|usr|var)\b|\b[A-Z]:\\"
-)
+ABSOLUTE = re.compile(r"(?<![\w./:<])/(?:Users|bin|etc|home|mnt|opt|private|proc|root|srv|tmp|usr|var)\b|\b[A-Z]:\\")
 LINK = re.compile(r"\]\(([^)#:]+)(?:#[^)]*)?\)")
 
 

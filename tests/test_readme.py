@@ -10,7 +10,7 @@ import pytest
 import torch
 from hydra import compose, initialize_config_dir
 
-from rais import config, readme
+from rais import config, load, readme
 
 ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -64,6 +64,17 @@ def test_fill_puts_each_part_between_its_marks_and_refuses_unknown_ones() -> Non
     for broken in ("no marks", text + text, text.replace("claim", "other")):
         with pytest.raises(ValueError, match=r"README\.md must hold"):
             readme.fill(broken, made, Path("README.md"))
+
+
+def test_the_claim_also_tells_of_runs_with_a_larger_budget(run_writer, tmp_path: Path) -> None:
+    for seed in range(2):
+        run_writer("uniform", seed, [0, 10_000], {"train_loss": [2, 0.01], "test_error": [0.9, 0.01]}, task="mnist")
+        run_writer("rais", seed, [0, 4_000], {"train_loss": [2, 0.02], "test_error": [0.9, 0.01]}, task="mnist")
+        longer = {"train_loss": [2, 0.02, 0.01], "test_error": [0.9, 0.01, 0.01]}
+        run_writer("rais", seed, [0, 4_000, 5_000], longer, task="mnist", variant="epochs_12.0", run_id=f"longer{seed}")
+    text = readme.claim(load.load(tmp_path / "records"))
+    assert "with 0.00× [0.00, 0.00] fewer examples" in text and "2 of 2 never at L*" in text
+    assert "With a budget of 12 instead of 10 epochs equivalent, 2 of 2 got there: 2.00× [2.00, 2.00] fewer" in text
 
 
 def test_bench_table(tmp_path: Path) -> None:
