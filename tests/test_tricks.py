@@ -71,3 +71,18 @@ def test_the_exact_scale_is_refused_at_the_start_with_batch_normalisation(tmp_pa
     cfg.gain.phi = "exact"
     with pytest.raises(ValueError, match=r"gain\.phi=exact .* half_batch or consecutive"):
         build.build(cfg, toy.toy_data())
+
+
+def test_the_gain_ratio_is_that_of_the_limited_estimate_and_samplers_learn_from_the_unlimited_one(tmp_path) -> None:
+    parts = build.build(toy.settings(tmp_path, **{**TRICKS, "outliers": 1.5, "schedule": LOW}), toy.toy_data())
+    limited, gained, observed = [], [], []
+    protect, update, observe = parts.protect, parts.gain.update, parts.sampler.observe
+    parts.protect = lambda weight, norm: limited.append(protect(weight, norm)) or limited[-1]
+    parts.protect.needs_norms = True
+    parts.gain.update = lambda batch: gained.append(batch.draw.weight) or update(batch)
+    parts.sampler.observe = lambda draw, norm: observed.append(draw.weight) or observe(draw, norm)
+    loop = Loop(parts, None, epochs=2, evaluate_every=0.5)
+    for _ in range(15):
+        loop.step()
+    assert all(torch.equal(a, b) for a, b in zip(limited, gained, strict=True))
+    assert any((a < b).any() for a, b in zip(limited, observed, strict=True))

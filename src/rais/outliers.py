@@ -50,7 +50,7 @@ class OutlierCap:
     def __call__(self, weight: Tensor, norm: Tensor) -> Tensor:
         """The limited weights (m,), dtype of `weight`, for the loss of this minibatch alone.
 
-        Samplers and the gain ratio keep working with the unlimited ones.
+        The gain ratio is that of the limited estimate; samplers learn from the unlimited weights.
         """
         length = weight.to(torch.float64) * norm.to(torch.float64)
         factor = torch.ones_like(length)

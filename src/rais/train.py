@@ -88,7 +88,7 @@ class Loop:
         computed = time.perf_counter()
         if p.sampler.needs_norms:
             p.sampler.observe(draw, norm)
-        self.ratio = p.gain.update(Minibatch(draw, norm, weighted, x, y))
+        self.ratio = p.gain.update(Minibatch(draw._replace(weight=weight), norm, weighted, x, y))
         adapted = time.perf_counter()
         self.learning_rate = self.ratio * p.schedule(self.t_hat)
         p.optimizer.param_groups[0]["lr"] = self.learning_rate.to(torch.float32)
