@@ -22,7 +22,15 @@ from numpy.typing import ArrayLike, NDArray
 from rais.load import COMPLETE, Records
 
 # What can be swept, with the value that the headline runs on MNIST have. A variant is labelled `<sweep>_<value>`.
-SWEEPS = {"visits": "20000", "alpha": "0.003", "batch_size": "32", "features": "all", "lr": "3.4", "epochs": "10"}
+SWEEPS = {
+    "visits": "20000",
+    "alpha": "0.003",
+    "batch_size": "32",
+    "features": "all",
+    "lr": "3.4",
+    "epochs": "10",
+    "outliers": "none",
+}
 SWEPT = ("gain_ratio", "final_train_loss", "test_error", "sampler_share")
 SPEEDUP_COLUMNS = [
     "task",
