@@ -15,18 +15,19 @@ def lengths(*values: float) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def slow(limit: float, alpha: float, minibatches: list[list[float]]) -> list[list[float]]:
-    """The limited lengths, with the moving average written out: weights ∝ (1−α)^age."""
+    """The limited lengths, with the moving average written out: weights ∝ (1−α)^age; never below norm or length."""
     result, means = [], []
     for batch in minibatches:
         shares = [(1 - alpha) ** age for age in range(len(means))]
         mean = sum(s * m for s, m in zip(shares, reversed(means), strict=True)) / sum(shares) if means else float("inf")
-        result.append([min(x, limit * mean) for x in batch])
+        weights = [0.5 + 1.5 * k / (len(batch) - 1) for k in range(len(batch))]
+        result.append([min(x, max(limit * mean, x / w)) for x, w in zip(batch, weights, strict=True)])
         means.append(sum(result[-1]) / len(batch))
     return result
 
 
 def test_it_follows_the_slow_restatement() -> None:
-    draws = torch.rand(30, 6, generator=torch.Generator().manual_seed(0)) ** -1.2  # heavy tails
+    draws = torch.rand(60, 6, generator=torch.Generator().manual_seed(0)) ** -1.2  # heavy tails
     cap = OutlierCap(3, alpha=0.1)
     expected = slow(3, 0.1, draws.tolist())
     for batch, limited in zip(draws.tolist(), expected, strict=True):
@@ -40,7 +41,7 @@ def test_its_diagnostics_are_the_share_limited_and_the_length_removed_since_the_
     cap(*lengths(1, 1, 1, 1))
     assert cap.diagnostics() == {"outlier_share": 0.0, "outlier_bias": 0.0}
     cap(*lengths(1, 1, 1, 7))
-    assert cap.diagnostics() == pytest.approx({"outlier_share": 0.25, "outlier_bias": 5 / 10})
+    assert cap.diagnostics() == pytest.approx({"outlier_share": 0.25, "outlier_bias": 3.5 / 10})  # weight 2 → 1
     assert cap.diagnostics() == {"outlier_share": 0.0, "outlier_bias": 0.0}
 
 
@@ -70,6 +71,15 @@ def test_equal_lengths_and_zero_norms_are_never_limited() -> None:
     zero = torch.zeros(3)
     assert torch.equal(cap(weight, zero), weight)
     assert cap.diagnostics()["outlier_share"] == 0
+
+
+def test_no_example_weighs_less_than_in_plain_sgd() -> None:
+    cap = OutlierCap(1.5)
+    cap(*lengths(1, 1))
+    norm = torch.tensor([1.0, 1e3, 1e6])
+    assert torch.equal(cap(torch.ones(3), norm), torch.ones(3)), "uniform draws are limited"
+    weight = torch.tensor([0.5, 100.0, 100.0])
+    assert torch.equal(cap(weight, norm[[2, 1, 2]] * 1e6), torch.tensor([0.5, 1.0, 1.0]))
 
 
 def test_a_lasting_change_is_followed() -> None:

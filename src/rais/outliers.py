@@ -1,8 +1,9 @@
-"""Protection against outliers: no example may weigh more than a limit in a minibatch.
+"""Protection against outliers: the step that an example of large weight and large norm may cause is limited.
 
 What example j adds to the gradient estimate has the length weight_j v_j, and its mean over draws is that of the norms
 over the training set, whatever the distribution. RAIS makes all lengths alike where its predictions hold; an example
-whose norm is far above what was foreseen stands out and is scaled down. The price is a bias, which is measured.
+whose norm is far above what was foreseen stands out, and its weight is lowered, though never below that of plain SGD,
+which is 1. The price is a bias, which is measured.
 
 | paper    | code         | shape | unit                                              |
 |----------|--------------|-------|---------------------------------------------------|
@@ -25,10 +26,11 @@ from rais.gain import RunningMean
 
 
 class OutlierCap:
-    """weight_j' = weight_j · min(1, limit · mean/(weight_j v_j)).  [ours]
+    """weight_j' = min(weight_j, max(1, limit · mean/v_j)).  [ours]
 
-    Nothing is limited in the first minibatch, before there is a mean. Since limited lengths enter the mean, a burst of
-    outliers raises it by no more than the factor `limit` over 1/α minibatches, while a lasting change is followed.
+    Nothing is limited in the first minibatch, before there is a mean, nor ever with uniform draws. Since limited
+    lengths enter the mean, a burst of outliers raises it by no more than the factor `limit` over 1/α minibatches,
+    while a lasting change is followed.
 
     Args:
         limit: > 1. In ordinary training with RAIS lengths above 10 times the mean are rare; see PAPER.md.
@@ -52,15 +54,16 @@ class OutlierCap:
 
         The gain ratio is that of the limited estimate; samplers learn from the unlimited weights.
         """
-        length = weight.to(torch.float64) * norm.to(torch.float64)
-        factor = torch.ones_like(length)
+        v = norm.to(torch.float64)
+        limited = weight
         if self.lengths.updates:
-            factor = (self.limit * self.lengths.value / length).nan_to_num(nan=1.0).clamp_max_(1.0)
-        limited = factor * length
-        self.lengths.update(limited.mean()[None])
-        removed = length - limited
-        self.totals += torch.stack([(factor < 1).sum(), removed.sum(), length.sum(), torch.ones_like(factor).sum()])
-        return weight * factor.to(weight.dtype)
+            largest = (self.limit * self.lengths.value / v).clamp_min_(1.0).to(weight.dtype)
+            limited = torch.fmin(weight, largest)  # where 0/0 leaves no largest weight, fmin keeps the given one
+        self.lengths.update((limited * v).mean()[None])
+        removed = (weight - limited) * v
+        acted = (limited < weight).to(torch.float64)
+        self.totals += torch.stack([acted.sum(), removed.sum(), (weight * v).sum(), torch.ones_like(v).sum()])
+        return limited
 
     def diagnostics(self) -> dict[str, float]:
         """What was done since the last call.
