@@ -6,6 +6,7 @@ that multiplies the learning rate. Settings, data, records and figures of the re
 
 from rais.gain import Adaptive, Consecutive, ExactScale, HalfBatch, Minibatch
 from rais.gradnorm import exact_norms, softmax_cross_entropy_norm
+from rais.outliers import OutlierCap
 from rais.sampling import RAIS, Draw, Oracle, Sampler, Smoothed, Uniform
 from rais.schedule import Exponential, InverseSqrt
 
@@ -22,6 +23,7 @@ __all__ = [
     "InverseSqrt",
     "Minibatch",
     "Oracle",
+    "OutlierCap",
     "Sampler",
     "Smoothed",
     "Uniform",
