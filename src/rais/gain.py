@@ -75,7 +75,8 @@ class RunningMean:
         return {"value": self.value.clone(), "updates": self.updates}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.value, self.updates = state["value"].to(self.value.device).clone(), state["updates"]
+        self.value.copy_(state["value"])  # in place: others hold views of it
+        self.updates = state["updates"]
 
 
 class Off:
@@ -180,6 +181,8 @@ class Adaptive:
     def __init__(self, phi: Phi, *, alpha: float = 0.003) -> None:
         self.phi = phi
         self.moments = RunningMean(2, alpha, device=phi.device)
+        self.uniform_one, self.sampled_one = self.moments.value.unbind()  # views: they follow it
+        self.one = torch.ones((), dtype=torch.float64, device=phi.device)
 
     @property
     def needs_graph(self) -> bool:
@@ -187,15 +190,14 @@ class Adaptive:
 
     @property
     def rho(self) -> Tensor:
-        uniform_one, sampled_one = self.moments.value
-        return (uniform_one / sampled_one).nan_to_num(nan=1.0)  # 0/0 where all norms are 0
+        return (self.uniform_one / self.sampled_one).nan_to_num_(nan=1.0)  # 0/0 where all norms are 0
 
     def update(self, batch: Minibatch) -> Tensor:
         """Take in a minibatch; returns r, () float64 on the device."""
         both = torch.stack([batch.norm, batch.draw.weight * batch.norm]).to(torch.float64)
         self.moments.update((both @ both[1]).div_(len(batch.norm)))
-        self.phi.update(batch, sampled_one=self.moments.value[1])
-        return self.rho.sub_(1).mul_(self.phi.value).add_(1)
+        self.phi.update(batch, sampled_one=self.sampled_one)
+        return torch.lerp(self.one, self.rho, self.phi.value)
 
     def diagnostics(self) -> dict[str, float]:
         return {"rho": self.rho.item(), **self.phi.diagnostics()}

@@ -85,6 +85,7 @@ class RAIS(Sampler):
         # their norm as the third entry.
         self.ahead: list[tuple[Tensor, ...]] = []
         self.pending: list[tuple[Tensor, ...]] = []
+        self.handed_out: Tensor | None = None  # the indices of the last draw
         self.visited = 0
         self.first_pass = math.ceil(n / m) * m
         self.between_solves = math.ceil(visits / m) * m
@@ -101,7 +102,9 @@ class RAIS(Sampler):
         if not self.ahead:
             drawn = self._draw_round()
             self.ahead = list(zip(*(x.split(self.m) for x in drawn), strict=True))
-        return Draw(*self.ahead.pop(0))
+        draw = Draw(*self.ahead.pop(0))
+        self.handed_out = draw.index
+        return draw
 
     def _draw_round(self) -> tuple[Tensor, ...]:
         """The next `refresh` minibatches in one: index, weight and, where there is one, side."""
@@ -114,7 +117,7 @@ class RAIS(Sampler):
         return index, (weight * factor).to(torch.float32), side
 
     def observe(self, draw: Draw, norm: Tensor) -> None:
-        check_observation(draw, norm, self.n)
+        check_observation(draw, norm, self.n, is_own=draw.index is self.handed_out)
         side = () if self.side is None else (draw.side,)
         self.pending.append((draw.index, draw.weight, norm.detach(), *side))
         seen = self.visited + len(self.pending) * self.m
