@@ -91,7 +91,7 @@ def made_up():
     cells = [nbformat.v4.new_markdown_cell("# Words"), *(nbformat.v4.new_code_cell(str(i)) for i in range(2))]
     for count, cell in enumerate(cells[1:], 1):
         cell.execution_count = count
-        cell.outputs = [nbformat.v4.new_output("stream", text="<b>runs/mnist/rais</b>, 1/2, https://example.org/tmp/x")]
+        cell.outputs = [nbformat.v4.new_output("stream", text="<b>runs/mnist/rais</b>, 1/2, https://example.org/srv/x")]
     notebook = nbformat.v4.new_notebook(cells=cells)
     notebook.metadata = nbformat.from_dict(notebooks.METADATA)
     return notebook
@@ -107,8 +107,8 @@ SPOILED: dict[str, tuple[str, Callable]] = {
     "cleared": ("no outputs", lambda notebook: [cell.update(outputs=[]) for cell in notebook.cells[1:]]),
     "failed": ("error", lambda notebook: notebook.cells[2].update(outputs=[nbformat.v4.new_output("error")])),
     "warned": ("stderr", lambda notebook: notebook.cells[2].outputs[0].update(name="stderr")),
-    "a path": ("absolute", say("saved to " + "/".join(["", "home", "somebody", "x.png"]))),
-    "a path in quotes": ("absolute", say("open('/tmp/x')")),
+    "a path": ("absolute", say("saved to /srv/x.png")),
+    "a path in quotes": ("absolute", say("open('/srv/x')")),
     "a path of Windows": ("absolute", say("saved to C:\\x.png")),
     "a path in the source": ("absolute", lambda notebook: notebook.cells[1].update(source="load('/srv/records')")),
     "versions": ("kernel", lambda notebook: notebook.metadata.language_info.update(version="3.12.1")),

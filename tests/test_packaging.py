@@ -19,6 +19,8 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
+from rais import figures
+
 tomllib = pytest.importorskip("tomllib", reason="the lock is for Python 3.11 and newer")
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -118,9 +120,15 @@ def test_help_lists_every_target_and_is_the_default() -> None:
     listed = make()
     assert listed.returncode == 0, listed.stderr
     assert listed.stdout == make("help").stdout
-    targets = re.findall(r"^  ([\w%-]+) ", listed.stdout, re.MULTILINE)
-    assert [name for name in targets if name != "fig%"] == phony.group(1).split()
-    assert "fig%" in targets
+    targets = re.findall(r"^  ([\w.-]+) ", listed.stdout, re.MULTILINE)
+    assert targets == re.sub(r"fig1 .* fig9", "fig1..fig9", phony.group(1)).split()
+
+
+def test_every_number_of_a_figure_has_a_target() -> None:
+    drawn = {re.match(r"fig\d", name).group() for name in figures.FIGURES}
+    assert drawn == {f"fig{k}" for k in range(1, 10)}
+    for name in drawn:
+        assert f"scripts/plot.py --records results/records --out results {name}\n" in make("--dry-run", name).stdout
 
 
 def test_clean_keeps_the_committed_records() -> None:

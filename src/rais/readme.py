@@ -10,7 +10,7 @@ import json
 import re
 from pathlib import Path
 
-from rais import stats
+from rais import sensitivity, stats
 from rais.load import Records
 
 MARK = re.compile(r"<!-- (\w+):(begin|end) -->")
@@ -56,8 +56,8 @@ def claim(records: Records) -> str:
 
 def _longer(records: Records) -> str:
     """The same for runs of RAIS with another budget: those that end just above L* get there later."""
-    table = stats.sensitivity_table(records.of("mnist"))
-    default = stats.SWEEPS["epochs"]
+    table = sensitivity.sensitivity_table(records.of("mnist"))
+    default = sensitivity.SWEEPS["epochs"]
     rows = table[(table["sweep"] == "epochs") & (table["arm"] == "rais") & (table["value"] != default)]
     return "".join(
         f" With a budget of {float(row['value']):g} instead of {default} epochs equivalent, "

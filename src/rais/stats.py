@@ -19,49 +19,18 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
-from rais.load import COMPLETE, Records
+from rais.load import Records
 
-# What can be swept, with the value that the headline runs on MNIST have. A variant is labelled `<sweep>_<value>`.
-SWEEPS = {
-    "visits": "20000",
-    "alpha": "0.003",
-    "batch_size": "32",
-    "features": "all",
-    "lr": "3.4",
-    "epochs": "10",
-    "outliers": "none",
-}
-SWEPT = ("gain_ratio", "final_train_loss", "test_error", "sampler_share")
+# What a run ends with, and how a speed-up and its interval are named.
+ENDS = ("gain_ratio", "final_train_loss", "test_error", "sampler_share")
+SPEEDUPS = tuple(f"{unit}_{part}" for unit in ("examples", "seconds") for part in ("speedup", "low", "high"))
 SPEEDUP_COLUMNS = [
     "task",
     "arm",
     "n_seeds",
-    "examples_speedup",
-    "examples_low",
-    "examples_high",
-    "seconds_speedup",
-    "seconds_low",
-    "seconds_high",
+    *SPEEDUPS,
     "final_train_loss",
     "test_error",
-    "status",
-]
-SENSITIVITY_COLUMNS = [
-    "task",
-    "sweep",
-    "value",
-    "arm",
-    "n_seeds",
-    "uniform",
-    "examples_speedup",
-    "examples_low",
-    "examples_high",
-    "seconds_speedup",
-    "seconds_low",
-    "seconds_high",
-    *(f"{name}{end}" for name in SWEPT for end in ("", "_low", "_high")),
-    "diverged",
-    "never",
     "status",
 ]
 OWN_CORE = 0.95
@@ -154,7 +123,7 @@ def run_table(records: Records) -> pd.DataFrame:
         }
         for index, wide in wides.items()
     }
-    columns = ["start_train_loss", *SWEPT, "examples", "seconds"]
+    columns = ["start_train_loss", *ENDS, "examples", "seconds"]
     table = runs.join(pd.DataFrame.from_dict(ends, orient="index", columns=columns, dtype=float))
     table["own_core"] = own_core(runs)
     table["level"] = table["task"].map({task: _level(table[table["task"] == task]) for task in records.tasks})
@@ -185,38 +154,26 @@ def speedup_table(records: Records) -> pd.DataFrame:
         for arm in listed.arms(task):
             runs = table[(table["task"] == task) & (table["arm"] == arm)]
             unfinished = ((listed.unfinished["task"] == task) & (listed.unfinished["arm"] == arm)).sum()
-            rows.append({"task": task, "arm": arm, **_speedup_row(runs, uniform, unfinished)})
+            rows.append({"task": task, "arm": arm, **speedup_row(runs, uniform, unfinished)})
     return pd.DataFrame(rows, columns=SPEEDUP_COLUMNS)
 
 
-def sensitivity_table(records: Records) -> pd.DataFrame:
-    """What a setting changes, one row a task, sweep, value and arm, columns SENSITIVITY_COLUMNS.
+def speedup_row(runs: pd.DataFrame, uniform: pd.DataFrame, unfinished: int) -> dict[str, object]:
+    """What rows `runs` of `run_table`, one arm, saved against the rows `uniform`: SPEEDUP_COLUMNS but task and arm.
 
-    A variant `<sweep>_<value>` is one value of a sweep of SWEEPS, the headline runs are another, the default.
-    examples_*, seconds_*: the speed-ups of `speedup_table`, with L* and costs of the uniform runs of the same
-    variant where there are any (`uniform`: own), else of the headline ones (`uniform`: headline). Means over seeds
-    with their intervals: gain_ratio (the last one), final_train_loss (nats) and test_error (fraction), of runs that
-    did not diverge; sampler_share, the part of the seconds that the sampler and the gain ratio take. n_seeds:
-    complete runs; diverged, never: those of them that diverged, and that never were at L*. An arm without a variant
-    in a sweep has no rows there. [ours]
+    unfinished: runs of the arm that were left out, for the status.
     """
-    listed = records.where(~records.runs["diagnostic"])
-    rows = []
-    for task, sweep in [(task, sweep) for task in listed.tasks for sweep in SWEEPS]:
-        labels = [v for v in listed.of(task).runs["variant"].unique() if (sweep_of(v) or [""])[0] == sweep]
-        variants = {SWEEPS[sweep]: ""} | {sweep_of(label)[1]: label for label in labels}
-        arms = listed.where(listed.runs["variant"].isin(labels)).arms(task)
-        for value in sorted(variants, key=lambda value, sweep=sweep: _value_order(sweep, value)):
-            for arm in arms:
-                row = _sensitivity_row(listed.of(task), arm, variants[value])
-                rows += [{"task": task, "sweep": sweep, "value": value, "arm": arm, **row}] if row else []
-    return pd.DataFrame(rows, columns=SENSITIVITY_COLUMNS)
-
-
-def sweep_of(variant: str) -> tuple[str, str] | None:
-    """(sweep, value) of a label such as `batch_size_64`; None where it begins with no sweep of SWEEPS."""
-    names = [name for name in SWEEPS if variant.startswith(f"{name}_")]
-    return (names[0], variant[len(names[0]) + 1 :]) if names else None
+    pairs = runs.merge(uniform, on="seed", suffixes=("", "_uniform"))
+    alike = [pairs[key].astype(str) == pairs[f"{key}_uniform"].astype(str) for key in ("cpu", "threads", "gpu")]
+    timed = pairs[pairs["own_core"] & pairs["own_core_uniform"] & np.logical_and.reduce(alike)]
+    return {
+        "n_seeds": len(runs),
+        **mean_and_interval(_speedups(pairs, "examples"), "examples_speedup", "examples"),
+        **mean_and_interval(_speedups(timed, "seconds"), "seconds_speedup", "seconds"),
+        "final_train_loss": runs["final_train_loss"].mean(),
+        "test_error": runs["test_error"].mean(),
+        "status": "; ".join(_remarks(runs, uniform, len(pairs), len(timed), unfinished)) or "done",
+    }
 
 
 def paired_speedup(records: Records) -> float:
@@ -251,7 +208,7 @@ def final_table(records: Records) -> pd.DataFrame:
             diverged = int((runs["status"] == "diverged").sum())
             row = {"task": task, "arm": arm, "n_seeds": len(runs), "diverged": diverged}
             for name in ("final_train_loss", "test_error", "examples", "seconds", "duration_seconds"):
-                row |= _mean(runs[name].dropna(), name, name)
+                row |= mean_and_interval(runs[name].dropna(), name, name)
             rows.append(row | {"hardware": _hardware(runs), "command": _command(runs)})
     return pd.DataFrame(rows)
 
@@ -284,49 +241,17 @@ def readme_table(records: Records) -> str:
     return "\n".join([*lines, "", *notes]).rstrip() + "\n"
 
 
+def mean_and_interval(values: ArrayLike, name: str, ends: str) -> dict[str, float]:
+    """The mean of shape (k,) under `name`, its interval under `ends`_low and `ends`_high; nan if k = 0."""
+    low, high = bootstrap_interval(values)
+    return {name: float(np.mean(values)) if len(values) else np.nan, f"{ends}_low": low, f"{ends}_high": high}
+
+
 def _level(runs: pd.DataFrame) -> float:
     """L* of one task; nan where no uniform run ended, or they ended no lower than they started."""
     uniform = runs[runs["arm"] == "uniform"]
     level = uniform["final_train_loss"].mean()
     return level if level < uniform["start_train_loss"].min() else float("nan")
-
-
-def _speedup_row(runs: pd.DataFrame, uniform: pd.DataFrame, unfinished: int) -> dict[str, object]:
-    pairs = runs.merge(uniform, on="seed", suffixes=("", "_uniform"))
-    alike = [pairs[key].astype(str) == pairs[f"{key}_uniform"].astype(str) for key in ("cpu", "threads", "gpu")]
-    timed = pairs[pairs["own_core"] & pairs["own_core_uniform"] & np.logical_and.reduce(alike)]
-    return {
-        "n_seeds": len(runs),
-        **_mean(_speedups(pairs, "examples"), "examples_speedup", "examples"),
-        **_mean(_speedups(timed, "seconds"), "seconds_speedup", "seconds"),
-        "final_train_loss": runs["final_train_loss"].mean(),
-        "test_error": runs["test_error"].mean(),
-        "status": "; ".join(_remarks(runs, uniform, len(pairs), len(timed), unfinished)) or "done",
-    }
-
-
-def _sensitivity_row(records: Records, arm: str, variant: str) -> dict[str, object]:
-    """One point of a sweep among the runs of one task, variant "" being the default; empty where it was not run."""
-    runs = records.runs
-    asked = (runs["arm"] == arm) & (runs["variant"] == variant)
-    if not asked.any():
-        return {}
-    uniform = (runs["arm"] == "uniform") & runs["status"].isin(COMPLETE)
-    has_own = bool(variant) and (uniform & (runs["variant"] == variant)).any()
-    uniform &= runs["variant"] == (variant if has_own else "")
-    table = run_table(records.where((asked & runs["status"].isin(COMPLETE)) | uniform))
-    points = table[asked.reindex(table.index)]
-    diverged, never = tally(points)
-    row = _speedup_row(points, table[uniform.reindex(table.index)], int(asked.sum()) - len(points))
-    for name in SWEPT:
-        row |= _mean(points[name].dropna(), name, name)
-    return row | {"uniform": "own" if has_own else "headline", "diverged": diverged, "never": never}
-
-
-def _value_order(sweep: str, value: str) -> tuple[bool, float, bool, str]:
-    """Numbers by size, then words, the default first."""
-    number = re.match(r"[\d.]+(e-?\d+)?", value)
-    return number is None, float(number.group()) if number else 0.0, value != SWEEPS[sweep], value
 
 
 def _speedups(pairs: pd.DataFrame, unit: str) -> NDArray:
@@ -352,12 +277,6 @@ def _remarks(runs: pd.DataFrame, uniform: pd.DataFrame, pairs: int, timed: int, 
         f"seconds: {timed or 'none'} of {pairs} pairs had cores to themselves": timed < pairs,
     }
     return [text for text, holds in remarks.items() if holds]
-
-
-def _mean(values: ArrayLike, name: str, ends: str) -> dict[str, float]:
-    """The mean of shape (k,) under `name`, its interval under `ends`_low and `ends`_high; nan if k = 0."""
-    low, high = bootstrap_interval(values)
-    return {name: float(np.mean(values)) if len(values) else np.nan, f"{ends}_low": low, f"{ends}_high": high}
 
 
 def _last(wide: pd.DataFrame, metric: str) -> float:

@@ -94,7 +94,7 @@ def test_state_continues_the_stream_through_a_file(used_before_loading):
     other = seeded(0.5, 9, "dropout/other")
     if used_before_loading:
         other(x)
-    other.load_state_dict(torch.load(file))
+    other.load_state_dict(torch.load(file, weights_only=True))
     again = Dropout(0.5)
     again.load_state_dict(other.state_dict())  # a state that was loaded and not used yet is passed on
     assert all(torch.equal(other(x), value) and torch.equal(again(x), value) for value in expected)

@@ -10,7 +10,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from rais import stats
+from rais import sensitivity, stats
 from rais.figures import style
 from rais.load import Records
 
@@ -18,7 +18,7 @@ from rais.load import Records
 @style.styled
 def make(records: Records, task: str = "mnist") -> Figure:
     """Two panels on a logarithmic axis: final training loss and test error."""
-    table = stats.sensitivity_table(records.of(task))
+    table = sensitivity.sensitivity_table(records.of(task))
     rows = table[(table["sweep"] == "lr") & (table["arm"] == "uniform") & (table["n_seeds"] > 0)]
     final = stats.final_table(records.of(task))
     rais = final[final["arm"] == "rais"]
@@ -33,7 +33,7 @@ def make(records: Records, task: str = "mnist") -> Figure:
 
 
 def _draw(axes: Axes, rows: pd.DataFrame, rais: pd.DataFrame, name: str) -> None:
-    multiples = rows["value"].astype(float) / float(stats.SWEEPS["lr"])
+    multiples = rows["value"].astype(float) / float(sensitivity.SWEEPS["lr"])
     axes.set_xscale("log")
     style.points(axes, multiples, rows, name, style.look("uniform"))
     for _, row in rais.iterrows():

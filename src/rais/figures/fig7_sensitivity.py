@@ -11,7 +11,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from rais import stats
+from rais import sensitivity
 from rais.figures import style
 from rais.load import Records
 
@@ -21,7 +21,7 @@ PANELS = {"visits": "visits $|D|$", "alpha": r"rate $\alpha$", "features": "feat
 @style.styled
 def make(records: Records, task: str = "mnist") -> Figure:
     """Two rows (speed-up, share of the sampler) by a column a setting."""
-    table = stats.sensitivity_table(records.of(task))
+    table = sensitivity.sensitivity_table(records.of(task))
     figure = Figure(figsize=(11.0, 4.8))
     grid = figure.subplots(2, len(PANELS), sharey="row", sharex="col")
     for (speedup, share), sweep in zip(grid.T, PANELS, strict=True):
@@ -58,7 +58,7 @@ def _draw_sweep(speedup: Axes, share: Axes, rows: pd.DataFrame, sweep: str) -> N
             for place, diverged, never in zip(x, of_arm["diverged"], of_arm["never"], strict=True):
                 style.write_tally(speedup, place, diverged, never)
     for axes in (speedup, share):
-        axes.axvline(places[stats.SWEEPS[sweep]], color=style.GREY, lw=0.8, ls=(0, (1, 2)), zorder=0)
+        axes.axvline(places[sensitivity.SWEEPS[sweep]], color=style.GREY, lw=0.8, ls=(0, (1, 2)), zorder=0)
         style.name_places(axes, list(places.values()), [value.replace("_", "\n") for value in values])
     speedup.axhline(1, color=style.look("uniform").color, lw=0.8, zorder=0)
     speedup.tick_params(labelbottom=False)
