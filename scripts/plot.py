@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from rais import figures, readme, sensitivity, stats
+from rais import figures, levels, readme, sensitivity, stats
 from rais.figures.fig2_approximation import phi_table
 from rais.figures.fig7_two_by_two import two_by_two_table
 from rais.load import RecordError, Records, load
@@ -23,6 +23,7 @@ from rais.load import RecordError, Records, load
 TABLES = {
     "speedup": stats.speedup_table,
     "final": stats.final_table,
+    "levels": levels.levels_table,
     "sensitivity": sensitivity.sensitivity_table,
     "phi": phi_table,
     "two_by_two": two_by_two_table,

@@ -261,12 +261,14 @@ def test_readme_table(run_writer, tmp_path):
             "rais", seed, GRID, falling(0.8 + 0.8 * seed), command="python scripts/train.py --multirun experiment=x"
         )
     run_writer("smoothed_0", 0, GRID, falling(0.4), status="diverged")
+    run_writer("rais_multiplier_off", 0, GRID, falling(0.38))  # ends at e^-3.8, between L* = e^-4 and twice that
     lines = stats.readme_table(load(tmp_path / "records")).splitlines()
-    assert len({line.count("|") for line in lines[:5]}) == 1
-    assert lines[2].startswith("| digits | `uniform` | 1.00× (2) | 1.00× | 0.0183 ± 0.0000 | 0.18 ± 0.00 % |")
-    assert "| `rais` | 3.00× [2.00, 4.00] (2) | 3.00× [2.00, 4.00] |" in lines[4]
+    assert len({line.count("|") for line in lines[:6]}) == 1
+    assert lines[2].startswith("| digits | `uniform` | 1.00× (2) | 1.00× | 1.00× | 0.0183 ± 0.0000 | 0.18 ± 0.00 % |")
+    assert "| `rais` | 3.00× [2.00, 4.00] (2) | 3.00× [2.00, 4.00] | 3.00× [2.00, 4.00] |" in lines[4]
+    assert "| `rais_multiplier_off` | 0.00× (1) | 0.95× | 0.00× |" in lines[5]
     assert lines[4].endswith("| `python scripts/train.py --multirun experiment=x` | 60 s, Some CPU, 1 thread |")
-    assert lines[-1] == "- digits, `smoothed_0`: 1 of 1 diverged."
+    assert "- digits, `smoothed_0`: 1 of 1 diverged." in lines
 
 
 def test_variants_take_no_part_in_the_headline_tables(run_writer, tmp_path):

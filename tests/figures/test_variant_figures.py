@@ -156,6 +156,20 @@ def test_speedups_of_every_task_with_what_tempers_them(run_writer, drawn):
     assert [line.get_xdata()[0] for line in axes.lines if line.get_marker() in "Ds"] == pytest.approx([4, 0, 2])
 
 
+def test_speedups_by_the_loss_that_is_asked_for(run_writer, drawn):
+    run_writer("uniform", 0, GRID, falling(0.4))
+    run_writer("oracle", 0, GRID, falling(1.6))
+    figure = drawn("fig8_levels")
+    rais, oracle = figure.axes
+    assert [axes.get_title(loc="left") for axes in figure.axes] == ["RAIS", "oracle"]
+    for axes, speedup, color in ((rais, 2, style.TASKS["mnist"].color), (oracle, 4, style.TASKS["digits"].color)):
+        line = next(line for line in axes.lines if line.get_color() == color and len(line.get_xdata()) > 2)
+        assert line.get_xdata().tolist() == [1, 1.5, 2, 3, 5, 10, 30]
+        assert line.get_ydata().tolist() == pytest.approx([speedup] * 7)
+    assert [text.get_text() for text in figure.legends[0].texts] == ["digits", "mnist"]
+    assert rais.get_xlim()[0] > rais.get_xlim()[1], "training goes from left to right"
+
+
 def test_protection_is_drawn_where_it_never_acted_too(run_writer, tmp_path):
     for seed, status in enumerate(("done", "diverged")):
         still = {"outlier_share": [0.0] * 11, "outlier_bias": [0.0] * 11}

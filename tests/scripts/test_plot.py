@@ -35,9 +35,12 @@ def test_everything_is_written_and_named(root, tmp_path, capsys):
     assert written == [
         "out/figures/fig4_digits.pdf",
         "out/figures/fig4_digits.png",
+        "out/figures/fig8_levels.pdf",
+        "out/figures/fig8_levels.png",
         "out/figures/fig8_speedup.pdf",
         "out/figures/fig8_speedup.png",
         "out/tables/final.csv",
+        "out/tables/levels.csv",
         "out/tables/speedup.csv",
     ]
     assert all(path in printed for path in written)

@@ -21,6 +21,7 @@ from rais.figures import (
     fig7_learning_rate,
     fig7_sensitivity,
     fig7_two_by_two,
+    fig8_levels,
     fig8_speedup,
     fig9_outliers,
 )
@@ -97,6 +98,7 @@ FIGURES = {
         experiments=("sweep_lr",),
     ),
     "fig8_speedup": Entry(fig8_speedup.make, arms=("uniform", "rais"), experiments=("fig4_digits",)),
+    "fig8_levels": Entry(fig8_levels.make, arms=("uniform", "rais"), experiments=("fig4_digits",)),
     "fig9_outliers": Entry(
         fig9_outliers.make, ("digits_hot",), ("rais",), kind="variants", labels=tuple(fig9_outliers.LABELS)
     ),

@@ -35,7 +35,7 @@ def make(records: Records, task: str) -> Figure:
         axes.text(
             1.02,
             place + 0.34,
-            "; ".join([hardware[row["task"], row["arm"]], *_remarks(row["status"])]),
+            "; ".join([hardware[row["task"], row["arm"]], *stats.remarks_on_examples(row["status"])]),
             transform=axes.get_yaxis_transform(),
             va="center",
             fontsize=6.5,
@@ -49,8 +49,3 @@ def make(records: Records, task: str) -> Figure:
     axes.set(xlabel="speed-up over uniform SGD, examples (×)", ylabel="task, arm")
     axes.grid(axis="y", visible=False)
     return figure
-
-
-def _remarks(status: str) -> list[str]:
-    """What the status says of the speed-up in examples."""
-    return [remark for remark in status.split("; ") if remark != "done" and not remark.startswith("seconds:")]

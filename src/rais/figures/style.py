@@ -76,7 +76,7 @@ AXIS_LABELS = {
 
 @dataclass(frozen=True)
 class Look:
-    """How one arm, one variant or one estimator is drawn everywhere."""
+    """How one arm, variant, task or estimator is drawn everywhere."""
 
     label: str
     color: str
@@ -108,6 +108,16 @@ VARIANTS = {
     "with_momentum": Look("with momentum", PURPLE, (0, (3, 1.2, 1, 1.2, 1, 1.2)), "P"),
     "unprotected": Look("RAIS, unprotected", ORANGE, (0, (2.2, 1.1)), "o"),
     "protected": Look("RAIS, protected", BLUE, (0, (12, 1.5)), "X"),
+}
+TASKS = {
+    "digits": Look("digits", GREEN, "-", "s"),
+    "mnist": Look("mnist", BLUE, "-", "o"),
+    "mnist_6000": Look("mnist_6000", SKY, (0, (5, 1.6)), "v"),
+    "rot_mnist": Look("rot_mnist", PURPLE, (0, (7, 1.5, 1.2, 1.5)), "^"),
+    "svhn": Look("svhn", ORANGE, (0, (2.2, 1.1)), "<"),
+    "cifar10": Look("cifar10", VERMILLION, "-", "D"),
+    "cifar10_small": Look("cifar10_small", VERMILLION, (0, (1, 1.2)), "P"),
+    "cifar100": Look("cifar100", BLACK, (0, (9, 2)), "X"),
 }
 TRUTH = Look("true value", BLACK, "-", "o", 1.6)
 ESTIMATORS = {
@@ -143,13 +153,14 @@ class Curve:
     y: np.ndarray
 
 
-def look(arm: str) -> Look:
-    """The look of an arm or a variant; one that is not listed is grey, its line and marker follow from its name."""
-    if arm in ARMS | VARIANTS:
-        return (ARMS | VARIANTS)[arm]
-    digest = hashlib.sha256(arm.encode()).digest()
+def look(name: str) -> Look:
+    """The look of an arm, variant or task; one that is not listed is grey, its line and marker follow from its name."""
+    known = ARMS | VARIANTS | TASKS
+    if name in known:
+        return known[name]
+    digest = hashlib.sha256(name.encode()).digest()
     line = (0, (2 + digest[0] % 8, 1 + digest[1] % 3, 1, 1 + digest[2] % 3))
-    return Look(arm.replace("_", " "), GREY, line, "*Xph8"[digest[3] % 5])
+    return Look(name.replace("_", " "), GREY, line, "*Xph8"[digest[3] % 5])
 
 
 def styled(make: Callable[..., Figure]) -> Callable[..., Figure]:
