@@ -84,3 +84,18 @@ def test_bench_table(tmp_path: Path) -> None:
     table = readme.bench_table(tmp_path)
     assert "| ratio | 1.100 [1.050, 1.150] |" in table and "| solve | 20.000 ms |" in table
     assert "`run me`, Some CPU, 1 thread." in table
+
+
+def test_tasks_without_runs_are_listed_with_their_command(tmp_path: Path, run_writer) -> None:
+    run_writer("uniform", 0, (0, 10), {"train_loss": [2, 1]}, task="mnist")
+    run_writer("uniform", 0, (0, 10), {"train_loss": [2, 1]}, task="svhn", variant="lr_1")
+    records = load.load(tmp_path / "records")
+    assert readme.unrun_table(records, tmp_path) == ""
+    (tmp_path / "tasks.json").write_text('{"command": "run me", "hardware": {"cpu": "Some CPU", "threads": 1}}')
+    head, rows = "task,batch_size,seconds_per_step,steps_per_run,hours_per_run\n", "mnist,32,0.01,100,0.1\n"
+    (tmp_path / "tasks.csv").write_text(head + rows)
+    assert readme.unrun_table(records, tmp_path) == "", "every task was run"
+    (tmp_path / "tasks.csv").write_text(head + rows + "svhn,64,2.34,94436,62.7\n")
+    table = readme.unrun_table(records, tmp_path)
+    assert "| svhn | `python scripts/train.py --multirun experiment=fig4_svhn` | 2.3 s | 63 h |" in table
+    assert "mnist" not in table and "`run me`, Some CPU, 1 thread." in table

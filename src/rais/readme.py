@@ -17,8 +17,13 @@ MARK = re.compile(r"<!-- (\w+):(begin|end) -->")
 
 
 def parts(records: Records, bench: Path) -> dict[str, str]:
-    """Markdown by name: `claim`, `speedup` and `bench` (from bench/step.csv and .json where they are)."""
-    return {"claim": claim(records), "speedup": stats.readme_table(records), "bench": bench_table(bench)}
+    """Markdown by name: `claim`, `speedup`, and from bench/*.csv and .json, where they are, `bench` and `unrun`."""
+    return {
+        "claim": claim(records),
+        "speedup": stats.readme_table(records),
+        "bench": bench_table(bench),
+        "unrun": unrun_table(records, bench),
+    }
 
 
 def fill(text: str, made: dict[str, str], path: Path) -> str:
@@ -69,16 +74,37 @@ def _longer(records: Records) -> str:
 
 def bench_table(bench: Path) -> str:
     """The rows of bench/step.csv, and how they were measured; nothing where they are missing."""
-    table, about = bench / "step.csv", bench / "step.json"
-    if not (table.is_file() and about.is_file()):
-        return ""
-    with table.open(newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
     lines = ["| what | value [95 % interval] |", "|---|---|"]
-    for row in rows:
+    for row in _rows(bench, "step"):
         value, low, high = (f"{float(row[key]):.3f}" for key in ("value", "low", "high"))
         unit = "" if row["unit"] == "1" else f" {row['unit']}"
         lines.append(f"| {row['quantity']} | {value}{unit}" + (f" [{low}, {high}] |" if low != high else " |"))
-    made = json.loads(about.read_text(encoding="utf-8"))
+    return _with_source(lines, bench, "step")
+
+
+def unrun_table(records: Records, bench: Path) -> str:
+    """The tasks of bench/tasks.csv without complete headline runs: how to run them, and what that takes on a CPU."""
+    lines = ["| task | command | a step of uniform SGD | a run, evaluations not counted |", "|---|---|---|---|"]
+    for row in _rows(bench, "tasks"):
+        if row["task"] not in records.comparable.tasks:
+            command = f"`python scripts/train.py --multirun experiment=fig4_{row['task']}`"
+            seconds, hours = float(row["seconds_per_step"]), float(row["hours_per_run"])
+            lines.append(f"| {row['task']} | {command} | {seconds:.1f} s | {hours:.0f} h |")
+    return _with_source(lines, bench, "tasks")
+
+
+def _rows(bench: Path, name: str) -> list[dict[str, str]]:
+    """bench/`name`.csv; no rows where that or the file that says how it was made is missing."""
+    if not ((bench / f"{name}.csv").is_file() and (bench / f"{name}.json").is_file()):
+        return []
+    with (bench / f"{name}.csv").open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def _with_source(lines: list[str], bench: Path, name: str) -> str:
+    """A Markdown table and how it was measured; nothing for a table of two lines, its head."""
+    if len(lines) == 2:
+        return ""
+    made = json.loads((bench / f"{name}.json").read_text(encoding="utf-8"))
     hardware = made["hardware"]
     return "\n".join(lines) + f"\n\n`{made['command']}`, {hardware['cpu']}, {hardware['threads']} thread.\n"
