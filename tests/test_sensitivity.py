@@ -56,9 +56,14 @@ def test_sensitivity_counts_what_diverged_and_what_never_arrived(run_writer, tmp
     for seed, (rate, status) in enumerate(ends):
         run_writer("uniform", seed, GRID, falling(0.4))
         run_writer("rais", seed, GRID, falling(rate), variant="alpha_0.1", status=status)
+        run_writer("rais", seed, GRID, falling(0.35), variant="alpha_1")  # ends between L* and twice that
     found = point(tmp_path, "alpha", "0.1")
     assert found[["n_seeds", "diverged", "never"]].tolist() == [3, 1, 1]
     assert found["examples_speedup"] == pytest.approx(2 / 3)
+    assert found["twice_speedup"] == pytest.approx(2 / 3)
+    assert point(tmp_path, "alpha", "1")[["examples_speedup", "twice_speedup", "twice_low"]].tolist() == pytest.approx(
+        [0, 0.875, 0.875]
+    )
     assert found["status"].startswith("1 of 3 diverged; 1 of 3 never at L* (those that were: 2.00×); 1 unfinished")
 
 

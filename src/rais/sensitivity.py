@@ -31,6 +31,7 @@ COLUMNS = [
     "n_seeds",
     "uniform",
     *SPEEDUPS,
+    *(f"twice_{part}" for part in ("speedup", "low", "high")),
     *(f"{name}{end}" for name in ENDS for end in ("", "_low", "_high")),
     "diverged",
     "never",
@@ -43,11 +44,11 @@ def sensitivity_table(records: Records) -> pd.DataFrame:
 
     A variant `<sweep>_<value>` is one value of a sweep of SWEEPS, the headline runs are another, the default.
     examples_*, seconds_*: the speed-ups of `speedup_table`, with L* and costs of the uniform runs of the same
-    variant where there are any (`uniform`: own), else of the headline ones (`uniform`: headline). Means over seeds
-    with their intervals: gain_ratio (the last one), final_train_loss (nats) and test_error (fraction), of runs that
-    did not diverge; sampler_share, the part of the seconds that the sampler and the gain ratio take. n_seeds:
-    complete runs; diverged, never: those of them that diverged, and that never were at L*. An arm without a variant
-    in a sweep has no rows there. [ours]
+    variant where there are any (`uniform`: own), else of the headline ones (`uniform`: headline). twice_*: those in
+    examples at 2 L*, which fewer runs miss by chance. Means over seeds with their intervals: gain_ratio (the last
+    one), final_train_loss (nats) and test_error (fraction), of runs that did not diverge; sampler_share, the part of
+    the seconds that the sampler and the gain ratio take. n_seeds: complete runs; diverged, never: those of them that
+    diverged, and that never were at L*. An arm without a variant in a sweep has no rows there. [ours]
     """
     listed = records.where(~records.runs["diagnostic"])
     rows = []
@@ -77,12 +78,15 @@ def _row(records: Records, arm: str, variant: str) -> dict[str, object]:
     uniform = (runs["arm"] == "uniform") & runs["status"].isin(COMPLETE)
     has_own = bool(variant) and (uniform & (runs["variant"] == variant)).any()
     uniform &= runs["variant"] == (variant if has_own else "")
-    table = run_table(records.where((asked & runs["status"].isin(COMPLETE)) | uniform))
-    points = table[asked.reindex(table.index)]
-    diverged, never = tally(points)
-    row = speedup_row(points, table[uniform.reindex(table.index)], int(asked.sum()) - len(points))
+    compared = records.where((asked & runs["status"].isin(COMPLETE)) | uniform)
+    table, twice = run_table(compared), run_table(compared, factor=2)
+    points, baseline = asked.reindex(table.index), uniform.reindex(table.index)
+    diverged, never = tally(table[points])
+    row = speedup_row(table[points], table[baseline], int(asked.sum()) - int(points.sum()))
+    earlier = speedup_row(twice[points], twice[baseline], unfinished=0)
+    row |= {f"twice_{part}": earlier[f"examples_{part}"] for part in ("speedup", "low", "high")}
     for name in ENDS:
-        row |= mean_and_interval(points[name].dropna(), name, name)
+        row |= mean_and_interval(table.loc[points, name].dropna(), name, name)
     return row | {"uniform": "own" if has_own else "headline", "diverged": diverged, "never": never}
 
 

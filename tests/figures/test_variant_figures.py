@@ -55,7 +55,7 @@ def test_smoothing_over_delta(run_writer, drawn):
     speedup, loss, curves = drawn("fig3_smoothing").axes
     points = [line for line in speedup.lines if len(line.get_xdata()) == 3]
     assert points[0].get_ydata().tolist() == pytest.approx([1, 10 / 8, 0])
-    assert texts(speedup) == ["1 diverged", "", "1 never at L*", ""]
+    assert texts(speedup) == ["1 diverged", "", "1 never\nat L*", ""]
     levels = [line.get_ydata()[0] for line in speedup.lines if list(line.get_xdata()) == [0, 1]]
     assert levels == pytest.approx([1, 2])
     final = [line for line in loss.lines if len(line.get_xdata()) == 3]
@@ -120,14 +120,17 @@ def test_sensitivity_joins_the_variants_and_the_default(run_writer, drawn):
     share = {"sampler_seconds": [0.002 * used for used in GRID]}
     for seed in (0, 1):
         run_writer("rais", seed, GRID, falling(0.5, **share), task="mnist", variant="visits_2000")
-        run_writer("rais", seed, GRID, falling(0.3), task="mnist", variant="features_no_spread")
+        run_writer("rais", seed, GRID, falling(0.35), task="mnist", variant="features_no_spread")  # between L* and 2 L*
     figure = drawn("fig7_sensitivity")
     top, bottom = figure.axes[:4], figure.axes[4:]
     assert top[0].lines[0].get_xydata().tolist() == [[2000, pytest.approx(10 / 8)], [20000, pytest.approx(2)]]
     assert top[0].get_xscale() == "log" and top[2].get_xscale() == "linear"
     assert bottom[0].lines[0].get_ydata()[0] == pytest.approx(20)
     assert top[2].lines[0].get_xydata().tolist() == [[0, pytest.approx(2)], [1, 0]]
-    assert texts(top[2]) == ["", "2 never at L*"] and ticks(bottom[2]) == ["all", "no\nspread"]
+    dashed = [line for line in top[2].lines if line.get_color() == style.ORANGE and len(line.get_xdata()) == 2]
+    assert dashed[0].get_ydata().tolist() == pytest.approx([2, 35 / 40])
+    assert [text.get_text() for text in figure.legends[0].texts] == ["RAIS", "RAIS at 2 L*"]
+    assert texts(top[2]) == ["", "2 never\nat L*"] and ticks(bottom[2]) == ["all", "no\nspread"]
     assert [texts(top[k]) for k in (1, 3)] == [[f"not run:\nexperiment=\nsweep_{k}"] for k in ("alpha", "batch_size")]
 
 
@@ -145,15 +148,18 @@ def test_learning_rates_of_uniform(run_writer, drawn):
 
 def test_speedups_of_every_task_with_what_tempers_them(run_writer, drawn):
     run_writer("uniform", 0, GRID, falling(0.4))
-    run_writer("rais", 0, GRID, falling(0.1))
+    run_writer("rais", 0, GRID, falling(0.35))
     run_writer("oracle", 0, GRID, falling(1.6))
     run_writer("smoothed_0", 0, GRID, falling(1.6))
     (axes,) = drawn("fig8_speedup").axes
     assert [label.get_text() for label in axes.get_yticklabels()] == ["digits, oracle", "digits, RAIS", "mnist, RAIS"]
-    assert texts(axes)[::2] == ["4.00×, n = 1", "0.00×, n = 1", "2.00× [2.00, 2.00], n = 2"]
+    both = ["4.00×, n = 1; at 2 L*: 4.00×", "0.00×, n = 1; at 2 L*: 0.88×", "2.00× [2.00, 2.00], n = 2; at 2 L*: 2.00×"]
+    assert texts(axes)[::2] == [*both[:2], f"{both[2]} [2.00, 2.00]"]
     hardware = "Some CPU, 1 thread"
     assert texts(axes)[1::2] == [hardware, f"{hardware}; 1 of 1 never at L*", hardware]
-    assert [line.get_xdata()[0] for line in axes.lines if line.get_marker() in "Ds"] == pytest.approx([4, 0, 2])
+    assert [line.get_xdata()[0] for line in axes.lines if line.get_marker() in "Ds"] == pytest.approx(
+        [4, 4, 35 / 40, 0, 2, 2]
+    )
 
 
 def test_speedups_by_the_loss_that_is_asked_for(run_writer, drawn):

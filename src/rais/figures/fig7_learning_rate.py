@@ -17,7 +17,7 @@ from rais.load import Records
 
 @style.styled
 def make(records: Records, task: str = "mnist") -> Figure:
-    """Two panels on a logarithmic axis: final training loss and test error."""
+    """Two panels on logarithmic axes: final training loss and test error."""
     table = sensitivity.sensitivity_table(records.of(task))
     rows = table[(table["sweep"] == "lr") & (table["arm"] == "uniform") & (table["n_seeds"] > 0)]
     final = stats.final_table(records.of(task))
@@ -25,7 +25,6 @@ def make(records: Records, task: str = "mnist") -> Figure:
     figure = Figure(figsize=(8.2, 3.4))
     loss, error = figure.subplots(1, 2)
     _draw(loss, rows, rais, "final_train_loss")
-    style.log_axis(loss)
     _draw(error, _in_percent(rows), _in_percent(rais), "test_error")
     shown = ["uniform", *(["rais"] if len(rais) else [])]
     style.legend(figure, map(style.look, shown), loc="outside upper center", ncols=2)
@@ -42,6 +41,7 @@ def _draw(axes: Axes, rows: pd.DataFrame, rais: pd.DataFrame, name: str) -> None
         style.write_tally(axes, multiple, diverged, never=0)
     style.name_places(axes, multiples, [f"{multiple:.3g}×" for multiple in multiples])
     axes.set(xlabel="multiple of the default learning rate", ylabel=style.AXIS_LABELS[name])
+    style.log_axis(axes)
 
 
 def _in_percent(rows: pd.DataFrame) -> pd.DataFrame:

@@ -261,7 +261,7 @@ def reference(axes: Axes, row: pd.Series, name: str, look: Look, ends: str | Non
 
 def write_tally(axes: Axes, x: float, diverged: int, never: int) -> None:
     """Above the axes at `x`: how many runs diverged, and how many never were at L*; nothing where all arrived."""
-    lines = [f"{diverged} diverged"] * (diverged > 0) + [f"{never} never at L*"] * (never > 0)
+    lines = [f"{diverged} diverged"] * (diverged > 0) + [f"{never} never\nat L*"] * (never > 0)
     axes.text(x, 1.01, "\n".join(lines), transform=axes.get_xaxis_transform(), ha="center", va="bottom", fontsize=6.5)
 
 
