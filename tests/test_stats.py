@@ -254,6 +254,14 @@ def test_final_table(run_writer, tmp_path):
     assert found["command"] == "python scripts/train.py --multirun task=digits sampler=uniform seed=0,1"
 
 
+def test_runs_of_a_task_and_of_its_experiment_have_one_command(run_writer, tmp_path):
+    for seed, name in enumerate(("experiment=fig4_digits", "task=digits", "experiment=fig4_digits")):
+        command = f"python scripts/train.py {name} sampler=uniform seed={seed}"
+        run_writer("uniform", seed, GRID, falling(0.4), command=command)
+    (command,) = stats.final_table(load(tmp_path / "records"))["command"]
+    assert command == "python scripts/train.py --multirun task=digits sampler=uniform seed=0,1,2"
+
+
 def test_readme_table(run_writer, tmp_path):
     for seed in (0, 1):
         run_writer("uniform", seed, GRID, falling(0.4))

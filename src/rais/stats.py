@@ -37,6 +37,7 @@ OWN_CORE = 0.95
 RESAMPLES = 10_000
 # What `make reproduce` says of a run though it is the default: where records go, and which run a replay takes.
 _DEFAULTS = r"\sruns=results/runs(?=\s|$)|\sgain\.record=results/runs/\w+/rais/seed\d+-\w+"
+_TASK = r"\sexperiment=fig4_"  # a single run of fig4_<task> is a run of the task
 
 
 def crossing(x: ArrayLike, loss: ArrayLike, level: float) -> float:
@@ -298,9 +299,9 @@ def _hardware(runs: pd.DataFrame) -> str:
 
 
 def _command(runs: pd.DataFrame) -> str:
-    """The recorded commands, without settings that are the default; those that differ by their seed alone become one
-    sweep over the seeds."""
-    commands = sorted({re.sub(_DEFAULTS, "", command) for command in runs["command"]})
+    """The recorded commands, without settings that are the default and with `task=` for an experiment that says no
+    more than that; those that differ by their seed alone become one sweep over the seeds."""
+    commands = sorted({re.sub(_TASK, " task=", re.sub(_DEFAULTS, "", command)) for command in runs["command"]})
     bare = {" ".join(re.sub(r"\sseed=\d+(?=\s|$)", "", command).split()) for command in commands}
     if len(commands) == 1 or len(bare) > 1:
         return " ; ".join(commands)
