@@ -93,3 +93,11 @@ def test_values_of_a_sweep_come_by_size_words_after_the_default(run_writer, tmp_
     ]
     assert sensitivity.sweep_of("with_dropout") is None and sensitivity.sweep_of("") is None
     assert sensitivity.sweep_of("batch_size_64") == ("batch_size", "64")
+
+
+def test_the_default_budget_is_that_of_the_headline_runs(run_writer, tmp_path):
+    run_writer("rais", 0, GRID, falling(0.8), variant="epochs_48.0")
+    run_writer("rais", 0, GRID, falling(0.8))
+    (path,) = tmp_path.glob("records/digits/rais/*/meta.json")
+    path.write_text(path.read_text().replace('"epochs": 10.0', '"epochs": 40.0'))
+    assert sensitivity.sensitivity_table(load(tmp_path / "records"))["value"].tolist() == ["40", "48.0"]

@@ -62,7 +62,7 @@ def claim(records: Records) -> str:
 def _longer(records: Records) -> str:
     """The same for runs of RAIS with another budget: those that end just above L* get there later."""
     table = sensitivity.sensitivity_table(records.of("mnist"))
-    default = sensitivity.SWEEPS["epochs"]
+    default = sensitivity.default_of(records.of("mnist"), "epochs")
     rows = table[(table["sweep"] == "epochs") & (table["arm"] == "rais") & (table["value"] != default)]
     return "".join(
         f" With a budget of {float(row['value']):g} instead of {default} epochs equivalent, "

@@ -54,13 +54,19 @@ def sensitivity_table(records: Records) -> pd.DataFrame:
     rows = []
     for task, sweep in [(task, sweep) for task in listed.tasks for sweep in SWEEPS]:
         labels = [v for v in listed.of(task).runs["variant"].unique() if (sweep_of(v) or [""])[0] == sweep]
-        variants = {SWEEPS[sweep]: ""} | {sweep_of(label)[1]: label for label in labels}
+        variants = {default_of(listed.of(task), sweep): ""} | {sweep_of(label)[1]: label for label in labels}
         arms = listed.where(listed.runs["variant"].isin(labels)).arms(task)
         for value in sorted(variants, key=lambda value, sweep=sweep: _value_order(sweep, value)):
             for arm in arms:
                 row = _row(listed.of(task), arm, variants[value])
                 rows += [{"task": task, "sweep": sweep, "value": value, "arm": arm, **row}] if row else []
     return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def default_of(records: Records, sweep: str) -> str:
+    """The value that the headline runs of one task have: of `epochs` theirs, else the one in SWEEPS."""
+    headline = records.comparable.runs
+    return f"{headline['epochs'].iloc[0]:g}" if sweep == "epochs" and len(headline) else SWEEPS[sweep]
 
 
 def sweep_of(variant: str) -> tuple[str, str] | None:
