@@ -197,7 +197,7 @@ class Adaptive:
         both = torch.stack([batch.norm, batch.draw.weight * batch.norm]).to(torch.float64)
         self.moments.update((both @ both[1]).div_(len(batch.norm)))
         self.phi.update(batch, sampled_one=self.sampled_one)
-        return torch.lerp(self.one, self.rho, self.phi.value)
+        return torch.lerp(self.one, self.rho, self.phi.value)  # r = 1 + φ(ρ − 1) [derived]
 
     def diagnostics(self) -> dict[str, float]:
         return {"rho": self.rho.item(), **self.phi.diagnostics()}

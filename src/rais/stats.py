@@ -219,7 +219,7 @@ def readme_table(records: Records) -> str:
     """The README's table of speed-ups in Markdown, and a note for every row whose status is not `done`.
 
     Intervals of speed-ups are given by their ends, those of loss and error by half their width. The column "at 2 L*"
-    asks for twice the loss, which no run misses by a hair.
+    asks for twice the loss, which fewer runs miss by chance.
     """
     earlier = speedup_table(records, factor=2).set_index(["task", "arm"], drop=False)
     final = final_table(records).set_index(["task", "arm"])
