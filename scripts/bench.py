@@ -20,11 +20,15 @@ import numpy as np
 import torch
 from hydra import compose, initialize_config_dir
 
-from rais import build, config, data, record, rng
-from rais.build import Parts
+from rais import rng
 from rais.gain import Minibatch
 from rais.gradnorm import softmax_cross_entropy_norm
-from rais.train import Loop
+from rais.paper import data
+from rais.paper.records import write as record
+from rais.paper.settings import schema as config
+from rais.paper.training import build
+from rais.paper.training.build import Parts
+from rais.paper.training.loop import Loop
 
 ROOT = Path(__file__).resolve().parents[1]
 BLOCK = 50
@@ -82,7 +86,7 @@ def by_round(seconds: list[float], refresh: int) -> np.ndarray:
 def measure(task: str, rounds: int) -> list[tuple[str, str, float, float, float]]:
     """Rows (quantity, unit, value, low, high)."""
     rais, cfg = parts_of("rais", task, None)
-    uniform, _ = parts_of("uniform", task, rais.data)
+    uniform, _ = parts_of("uniform", task, rais.paper.data)
     loops = [Loop(parts, None, epochs=cfg.epochs, evaluate_every=cfg.evaluate_every) for parts in (uniform, rais)]
     while not rais.sampler.has_learned:
         for loop in loops:
@@ -95,7 +99,7 @@ def measure(task: str, rounds: int) -> list[tuple[str, str, float, float, float]
 
     sampler = rais.sampler
     draw = sampler.draw()
-    x, y = rais.data.train.batch(draw.index)
+    x, y = rais.paper.data.train.batch(draw.index)
     logits = rais.model(x).detach()
     norm = softmax_cross_entropy_norm(logits, y)
     for parameter in rais.model.parameters():

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rais.load import COMPLETE, RecordError, read_run, run_folders
+from rais.paper.records.read import COMPLETE, RecordError, read_run, run_folders
 
 FILES = ("record.csv", "meta.json", "norms.csv", "examples.npz")
 

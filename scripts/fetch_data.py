@@ -11,7 +11,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from rais import data
+from rais.paper import data
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

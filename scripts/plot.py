@@ -15,10 +15,12 @@ from pathlib import Path
 
 import pandas as pd
 
-from rais import figures, levels, readme, sensitivity, stats
-from rais.figures.fig2_approximation import phi_table
-from rais.figures.fig7_two_by_two import two_by_two_table
-from rais.load import RecordError, Records, load
+from rais.paper import figures
+from rais.paper.analysis import levels, readme, sensitivity
+from rais.paper.analysis import speedup as stats
+from rais.paper.figures.fig2_approximation import phi_table
+from rais.paper.figures.fig7_two_by_two import two_by_two_table
+from rais.paper.records.read import RecordError, Records, load
 
 TABLES = {
     "speedup": stats.speedup_table,

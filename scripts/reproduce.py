@@ -27,7 +27,10 @@ from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
-from rais import config, data, record, stats
+from rais.paper import data
+from rais.paper.analysis import speedup as stats
+from rais.paper.records import write as record
+from rais.paper.settings import schema as config
 from side_by_side import Job, Slot, core_slots, cores, expected_minutes, gpu_slots, run_all
 
 ROOT = Path(__file__).resolve().parents[1]

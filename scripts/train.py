@@ -17,9 +17,12 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 import sweeps
-from rais import build, config, data, record
-from rais.trace import Trace
-from rais.train import Loop, train
+from rais.paper import data
+from rais.paper.records import write as record
+from rais.paper.settings import schema as config
+from rais.paper.training import build
+from rais.paper.training.loop import Loop, train
+from rais.paper.training.trace import Trace
 
 config.register()
 

@@ -9,9 +9,9 @@ import pytest
 import torch
 
 import toy
-from rais import build
-from rais.record import Record
-from rais.train import Loop, train
+from rais.paper.records.write import Record
+from rais.paper.training import build
+from rais.paper.training.loop import Loop, train
 from tricks import LOW, SAMPLERS, TRICKS
 
 pytestmark = [

@@ -19,7 +19,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
-from rais import figures
+from rais.paper import figures
 
 tomllib = pytest.importorskip("tomllib", reason="the lock is for Python 3.11 and newer")
 

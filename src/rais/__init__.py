@@ -5,10 +5,10 @@ that multiplies the learning rate. Settings, data, records and figures of the re
 """
 
 from rais.gain import Adaptive, Consecutive, ExactScale, HalfBatch, Minibatch
+from rais.gain.pace import Exponential, InverseSqrt
 from rais.gradnorm import exact_norms, softmax_cross_entropy_norm
-from rais.outliers import OutlierCap
+from rais.loop.outliers import OutlierCap
 from rais.sampling import RAIS, Draw, Oracle, Sampler, Smoothed, Uniform
-from rais.schedule import Exponential, InverseSqrt
 
 __version__ = "0.1.0"
 

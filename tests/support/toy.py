@@ -7,8 +7,8 @@ from pathlib import Path
 
 import torch
 
-from rais import config
-from rais.data import Dataset, Split
+from rais.paper.data import Dataset, Split
+from rais.paper.settings import schema as config
 
 N = 256
 

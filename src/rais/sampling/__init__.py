@@ -1,6 +1,6 @@
 """The samplers, to be read beside the poster; README.md in this folder has a card for each.
 
-A name in the settings becomes one of these classes in rais.build.
+A name in the settings becomes one of these classes in rais.paper.training.build.
 """
 
 from rais.sampling.base import Draw, NonFiniteNorm, Sampler

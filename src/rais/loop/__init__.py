@@ -1,0 +1,1 @@
+"""What surrounds a step in a training loop of one's own."""

@@ -1,0 +1,1 @@
+"""Numbers from records: speed-ups, intervals and tables. Nothing here trains or draws."""

@@ -1,0 +1,221 @@
+"""The training loop: one for every method, in the order of the poster.
+
+Draw, forward, norms, backward with importance weights, observe, update the gain ratio, step with η = r·lr_sched(t̂),
+advance t̂. It ends when t̂ reaches the budget that uniform SGD would have used up. Evaluations stand outside the
+timed region.
+
+| paper | code          | unit                                                |
+|-------|---------------|-----------------------------------------------------|
+| t     | iteration     | minibatches                                         |
+| t̂     | t_hat         | effective iterations, () float64 on the device      |
+| r     | ratio         | 1                                                   |
+| η     | learning_rate |                                                     |
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass, field
+
+import torch
+from torch.nn.functional import cross_entropy
+from tqdm import tqdm
+
+from rais.gain import Minibatch
+from rais.gradnorm import softmax_cross_entropy_norm
+from rais.paper.records.write import Record
+from rais.paper.training.build import Parts
+from rais.paper.training.diagnose import diagnose
+from rais.paper.training.evaluate import evaluate
+from rais.paper.training.trace import Trace
+from rais.sampling import NonFiniteNorm
+
+LONGEST_RUN = 2  # A run whose r stays below 1 ends after this many times its budget in examples.
+LOOK_EVERY = 100  # Iterations between two looks at the device: for the progress bar, and for divergence.
+
+
+class Diverged(Exception):
+    """The loss, the gain ratio or a gradient norm is no longer finite."""
+
+
+@dataclass
+class Clock:
+    """Wall-clock and CPU seconds of the training steps, and the part of the former that the sampler and the gain
+    ratio took."""
+
+    seconds: float = 0.0
+    sampler_seconds: float = 0.0
+    cpu_seconds: float = 0.0
+
+
+@dataclass
+class Loop:
+    """A run in progress; `train` drives it."""
+
+    parts: Parts
+    record: Record
+    epochs: float
+    evaluate_every: float
+    diagnoses: bool = False
+    trace: Trace | None = None
+    iteration: int = 0
+    clock: Clock = field(default_factory=Clock)
+
+    def __post_init__(self) -> None:
+        sampler, device = self.parts.sampler, self.parts.device
+        self.per_epoch = sampler.n / sampler.m
+        self.needs_norms = sampler.needs_norms or self.parts.gain.needs_norms or self.parts.protect.needs_norms
+        self.t_hat = torch.zeros((), dtype=torch.float64, device=device)
+        self.ratio = torch.ones((), dtype=torch.float64, device=device)
+        self.loss = torch.zeros((), device=device)
+        self.largest_weight = torch.zeros((), device=device)
+
+    def step(self) -> None:
+        """One minibatch. Waits for the device nowhere."""
+        p = self.parts
+        begin = time.perf_counter()
+        draw = p.sampler.draw()
+        drawn = time.perf_counter()
+        x, y = p.data.train.batch(draw.index)
+        logits = p.forward(p.augment(x, draw.side), draw.weight)
+        forwarded = time.perf_counter()
+        norm = softmax_cross_entropy_norm(logits.detach(), y) if self.needs_norms else None
+        weight = p.protect(draw.weight, norm)
+        measured = time.perf_counter()
+        weighted = weight * cross_entropy(logits, y, reduction="none")
+        weighted.mean().backward(retain_graph=p.gain.needs_graph)
+        computed = time.perf_counter()
+        if p.sampler.needs_norms:
+            p.sampler.observe(draw, norm)
+        self.ratio = p.gain.update(Minibatch(draw._replace(weight=weight), norm, weighted, x, y))
+        adapted = time.perf_counter()
+        self.learning_rate = self.ratio * p.schedule(self.t_hat)
+        p.optimizer.param_groups[0]["lr"] = self.learning_rate.to(torch.float32)
+        p.optimizer.step()
+        p.optimizer.zero_grad(set_to_none=True)
+        self.t_hat = self.t_hat + self.ratio
+        self.iteration += 1
+        self.loss = weighted.detach().mean()
+        self.largest_weight = torch.maximum(self.largest_weight, draw.weight.max())
+        self.clock.sampler_seconds += drawn - begin + measured - forwarded + adapted - computed
+        if self.trace is not None:
+            self.trace.count(draw)
+
+    def run_timed(self, steps: int) -> None:
+        """`steps` minibatches in the timed region, then one look at the device.
+
+        Raises:
+            Diverged: the loss, r or t̂ is not finite.
+        """
+        wall, cpu = time.perf_counter(), time.process_time()
+        try:
+            for _ in range(steps):
+                self.step()
+            healthy = torch.isfinite(torch.stack([self.loss.double(), self.ratio, self.t_hat])).all().item()
+        except NonFiniteNorm as error:
+            raise Diverged(str(error)) from error
+        finally:
+            self.clock.seconds += time.perf_counter() - wall
+            self.clock.cpu_seconds += time.process_time() - cpu
+        if not healthy:
+            raise Diverged(f"the loss of a minibatch is not finite at iteration {self.iteration}")
+
+    def steps_to(self, stop: int) -> int:
+        """Minibatches to run before the next look: not past iteration `stop`, and to the budget in ever shorter
+        stretches."""
+        left = (self.epochs * self.per_epoch - self.t_hat.item()) / (2 * max(self.ratio.item(), 1e-3))
+        return max(1, min(stop - self.iteration, LOOK_EVERY, math.ceil(left)))
+
+    @property
+    def is_finished(self) -> bool:
+        return self.t_hat.item() >= self.epochs * self.per_epoch or self.is_overlong
+
+    @property
+    def is_overlong(self) -> bool:
+        return self.iteration >= LONGEST_RUN * self.epochs * self.per_epoch
+
+    def evaluate(self) -> None:
+        """Record the state of the run.
+
+        Raises:
+            Diverged: the training loss is not finite; it is recorded first.
+        """
+        p = self.parts
+        train_loss, _ = evaluate(p.model, p.data.train)
+        test_loss, test_error = evaluate(p.model, p.data.test)
+        metrics = {
+            "train_loss": train_loss,
+            "test_loss": test_loss,
+            "test_error": test_error,
+            "gain_ratio": self.ratio.item(),
+            "learning_rate": (self.ratio * p.schedule(self.t_hat)).item(),
+            "sampler_seconds": self.clock.sampler_seconds,
+            "cpu_seconds": self.clock.cpu_seconds,
+            "effective_sample_size": p.sampler.effective_sample_size(),
+            "largest_weight": self.largest_weight.item(),
+            **p.sampler.diagnostics(),
+            **p.gain.diagnostics(),
+            **p.protect.diagnostics(),
+        }
+        if self.diagnoses:
+            metrics.update(diagnose(p, self.record, epoch=self.iteration / self.per_epoch))
+        self.record.write(
+            {
+                "iteration": self.iteration,
+                "examples": self.iteration * p.sampler.m,
+                "epoch": self.iteration / self.per_epoch,
+                "epochs_equivalent": self.t_hat.item() / self.per_epoch,
+                "seconds": self.clock.seconds,
+            },
+            metrics,
+        )
+        if self.record.shows_distributions:
+            relative = p.sampler.n * p.sampler.probabilities()
+            self.record.write_distribution(self.iteration / self.per_epoch, relative.cpu().numpy())
+        if self.trace is not None:
+            self.trace.write(p, self.record, epoch=self.iteration / self.per_epoch)
+        self.largest_weight = torch.zeros_like(self.largest_weight)
+        if not math.isfinite(train_loss):
+            raise Diverged(f"the training loss is {train_loss} at iteration {self.iteration}")
+
+
+def train(loop: Loop) -> str:
+    """Run `loop` to its end, recording as it goes; returns the status, which is also in the record.
+
+    Divergence is a result. An interruption (Ctrl-C) or a failure is written down and raised again.
+    """
+    record, budget = loop.record, loop.epochs
+    title = f"{record.meta['task']} {record.meta['arm']} seed {record.meta['seed']}"
+    bar = tqdm(
+        total=budget, desc=title, unit="epoch", disable=None, bar_format="{l_bar}{bar}| {remaining} left{postfix}"
+    )
+    try:
+        loop.evaluate()
+        evaluations = 0
+        while not loop.is_finished:
+            evaluations += 1
+            stop = round(evaluations * loop.evaluate_every * loop.per_epoch)
+            while loop.iteration < stop and not loop.is_finished:
+                loop.run_timed(loop.steps_to(stop))
+                _show(bar, loop)
+            loop.evaluate()
+        message = "stopped at twice its budget in examples, short of it in t̂" if loop.is_overlong else ""
+        record.finish("done", message)
+    except Diverged as error:
+        record.finish("diverged", str(error))
+    except KeyboardInterrupt:
+        record.finish("interrupted", f"stopped by the user at iteration {loop.iteration}")
+        raise
+    except BaseException as error:
+        record.finish("failed", f"{type(error).__name__}: {error}")
+        raise
+    finally:
+        bar.close()
+    return record.meta["status"]
+
+
+def _show(bar: tqdm, loop: Loop) -> None:
+    bar.n = min(loop.t_hat.item() / loop.per_epoch, loop.epochs)
+    speed = loop.iteration * loop.parts.sampler.m / loop.clock.seconds
+    bar.set_postfix_str(f"loss {loop.loss.item():.4f}, r {loop.ratio.item():.2f}, {speed:,.0f} examples/s")
