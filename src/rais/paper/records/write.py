@@ -9,6 +9,7 @@ happens. wandb, when asked for, mirrors the same numbers and is never the only c
 from __future__ import annotations
 
 import csv
+import hashlib
 import json
 import os
 import platform
@@ -79,11 +80,13 @@ class Record:
                 f"the record folder {self.folder} cannot be written ({error.strerror}): set `runs` to a folder that "
                 "can, as in runs=elsewhere/runs"
             ) from error
+        self.evaluations = 0
         self._mirror = _WandbMirror(self.meta, self.folder) if cfg.wandb is not None else None
 
     def write(self, axes: dict[str, float], metrics: dict[str, float]) -> None:
         """Append one evaluation: `axes` has the keys AXES, `metrics` any names. On disk when this returns."""
         position = tuple(axes[name] for name in AXES)
+        self.evaluations += 1
         self._append("record.csv", [(*position, name, value) for name, value in metrics.items()])
         if self._mirror is not None:
             self._mirror.write(axes, metrics)
@@ -121,13 +124,16 @@ class Record:
             self._mirror.write_distribution(epoch, relative)
 
     def finish(self, status: str, message: str = "") -> None:
-        """Write down how the run ended: done, diverged, interrupted or failed."""
+        """Write down how the run ended: done, diverged, interrupted or failed; with it the number of evaluations and
+        the SHA-256 of record.csv, so that a reader can tell a whole record from a damaged one."""
         now = datetime.now(timezone.utc)
         self.meta.update(
             status=status,
             message=message,
             finished=now.isoformat(timespec="seconds"),
             duration_seconds=round((now - self.started).total_seconds(), 1),
+            evaluations=self.evaluations,
+            record_sha256=hashlib.sha256((self.folder / "record.csv").read_bytes()).hexdigest(),
         )
         self._write_meta()
         if self._mirror is not None:
