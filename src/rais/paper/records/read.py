@@ -30,8 +30,10 @@ ARMS = (
     "smoothed_0.1",
     "smoothed_0.3",
     "rais",
+    "rais_spaced",
     "rais_multiplier_off",
     "uniform_rais_multiplier",
+    "uniform_with_replacement",
 )
 X_COLUMNS = ["iteration", "examples", "epoch", "epochs_equivalent", "seconds"]
 RECORD_COLUMNS = [*X_COLUMNS, "metric", "value"]
@@ -51,9 +53,10 @@ class Records:
     """What the runs under `root` left behind.
 
     runs: one row a run: task, arm, variant ("" for a headline run), seed, run_id, status, message, n (training
-        examples), batch_size, epochs (budget, epochs equivalent), duration_seconds, cpu, threads, gpu ("" if
-        none), command, commit, dirty, folder (relative to root), core_share (process CPU time / wall-clock of
-        the timed region; nan where unknown), diagnostic, traced (bool: there is a norms.csv, an examples.npz).
+        examples), batch_size, epochs (budget, epochs equivalent), target_loss (nats, nan for none),
+        duration_seconds, cpu, threads, gpu ("" if none), command, commit, dirty, folder (relative to root),
+        core_share (process CPU time / wall-clock of the timed region; nan where unknown), diagnostic, traced (bool:
+        there is a norms.csv, an examples.npz).
     curves: tidy, one row a measured value: RUN_KEYS and the columns of record.csv.
     norms: one row a measured example: RUN_KEYS and the columns of norms.csv.
     """
@@ -83,6 +86,13 @@ class Records:
     def diagnostics(self) -> Records:
         """The complete diagnostic runs, which serve Figure 2 alone."""
         return self.where(self._is_complete & self.runs["diagnostic"])
+
+    @property
+    def headroom(self) -> Records:
+        """The complete runs, headline or of the variant `headroom`, that recorded where the possible gain is lost."""
+        with_it = set(self.curves.loc[self.curves["metric"] == "oracle_rho", "run_id"])
+        asked = self.runs["run_id"].isin(with_it) & self.runs["variant"].isin(("", "headroom"))
+        return self.where(self._is_complete & asked)
 
     @property
     def unfinished(self) -> pd.DataFrame:
@@ -233,6 +243,7 @@ def _read_meta(folder: Path) -> dict[str, Any]:
             "variant": meta.get("variant", ""),  # Records made before there were sweeps have none.
             "batch_size": config["batch_size"],
             "epochs": config["epochs"],
+            "target_loss": float(config.get("target_loss") or "nan"),
             "duration_seconds": meta["duration_seconds"],
             "cpu": hardware["cpu"],
             "threads": hardware["threads"],
