@@ -5,8 +5,7 @@ that multiplies the learning rate. Settings, data, records and figures of the re
 """
 
 from rais.batch_norm import prepare
-from rais.gain import Adaptive, Consecutive, ExactScale, HalfBatch, Minibatch
-from rais.gain.pace import Exponential, InverseSqrt
+from rais.gain import Adaptive, Consecutive, ExactScale, Exponential, FromParts, HalfBatch, InverseSqrt, Minibatch
 from rais.gradnorm import exact_norms, output_norm, softmax_cross_entropy_norm
 from rais.loop.outliers import OutlierCap
 from rais.sampling import RAIS, Draw, Oracle, Sampler, Smoothed, Uniform
@@ -20,6 +19,7 @@ __all__ = [
     "Draw",
     "ExactScale",
     "Exponential",
+    "FromParts",
     "HalfBatch",
     "InverseSqrt",
     "Minibatch",
