@@ -134,9 +134,10 @@ class WandbConfig:
 
 @dataclass
 class Config:
-    """A run. `epochs` is the budget in epochs equivalent; `evaluate_every` is in epochs of examples; `runs` is
+    """A run. `epochs` is the budget in epochs equivalent, with `evaluations` points over it; `runs` is
     where records go; `outliers` is the limit of outliers.py, null for none; `trace` keeps what figure 5 shows.
 
+    `test_while_training` is the number of test images of every evaluation but the last, null for all.
     `variant` labels a run of a sweep over a setting, as in `visits_2000`, to tell it from the headline runs of its arm.
     """
 
@@ -154,7 +155,8 @@ class Config:
     momentum: float = MISSING
     augment: Optional[AugmentConfig] = None  # noqa: UP045
     outliers: Optional[float] = None  # noqa: UP045
-    evaluate_every: float = MISSING
+    evaluations: int = MISSING
+    test_while_training: Optional[int] = None  # noqa: UP045
     diagnose: bool = False
     trace: bool = False
     runs: str = MISSING
@@ -230,7 +232,8 @@ _WITHIN = (
     ("epochs", lambda x: x > 0, "greater than 0"),
     ("weight_decay", lambda x: x >= 0, "≥ 0"),
     ("momentum", lambda x: 0 <= x < 1, "in [0, 1)"),
-    ("evaluate_every", lambda x: x > 0, "greater than 0"),
+    ("evaluations", lambda x: x >= 1, "an integer ≥ 1"),
+    ("test_while_training", lambda x: x is None or x >= 1, "an integer ≥ 1, or null for all"),
     ("threads", lambda x: x >= 1, "an integer ≥ 1"),
     ("data.n_train", lambda x: x is None or x >= 1, "an integer ≥ 1, or null for all"),
     ("model.dropout", lambda x: 0 <= x < 1, "in [0, 1)"),
@@ -309,7 +312,12 @@ def scientific(cfg: Config, replayed: str | None = None) -> dict[str, Any]:
     settings = asdict(cfg)
     for key in ("runs", "device", "threads", "wandb", "variant"):
         del settings[key]
-    for key in ("augment", "outliers", "trace"):  # younger than the first records: absent where they are off
+    for key in (
+        "augment",
+        "outliers",
+        "trace",
+        "test_while_training",
+    ):  # younger than the first records: absent where they are off
         if not settings[key]:
             del settings[key]
     if cfg.data.name != "npz":  # there the path says which data they are
