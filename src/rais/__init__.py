@@ -6,7 +6,7 @@ that multiplies the learning rate. Settings, data, records and figures of the re
 
 from rais.gain import Adaptive, Consecutive, ExactScale, HalfBatch, Minibatch
 from rais.gain.pace import Exponential, InverseSqrt
-from rais.gradnorm import exact_norms, softmax_cross_entropy_norm
+from rais.gradnorm import exact_norms, output_norm, softmax_cross_entropy_norm
 from rais.loop.outliers import OutlierCap
 from rais.sampling import RAIS, Draw, Oracle, Sampler, Smoothed, Uniform
 
@@ -28,5 +28,6 @@ __all__ = [
     "Smoothed",
     "Uniform",
     "exact_norms",
+    "output_norm",
     "softmax_cross_entropy_norm",
 ]
