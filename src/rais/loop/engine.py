@@ -18,38 +18,29 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from rais import batch_norm
-from rais.gain import Adaptive, FromParts, Minibatch, Off, Pace, inner
+from rais.gain import FromParts, Pace, inner
+from rais.loop.choose import choose_gain, choose_outliers, refuse_sharded
 from rais.loop.flight import Flight
+from rais.loop.gradients import are_finite, unscale
 from rais.loop.graph import has_unweighted_statistics, norm_of
-from rais.loop.outliers import OutlierCap
+from rais.loop.minibatch import Part, check_factors, in_order, join, whole_size
 from rais.loop.parts import PartSquares
 from rais.loop.ranks import Ranks, answering
 from rais.loop.rate import Rate
+from rais.loop.state import restore, save
 from rais.sampling.base import Draw, NonFiniteNorm, Sampler
 from rais.sampling.uniform import Uniform
 
-VERSION = 1
 PHI_EVERY = 32  # importance draws from one measurement of φ to the next
 MOST_SKIPPED = 100  # steps in a row without a finite gradient: training has diverged
 COMPARE_EVERY = 100  # steps from one comparison of the ranks to the next
-
-
-class _Part(NamedTuple):
-    """A part of the minibatch whose loss was handed out, or that went through its backward pass."""
-
-    draw: Draw
-    weight: Tensor  # with the outlier cap
-    norm: Tensor | None
-    weighted: Tensor
-    inputs: Any
-    targets: Any
 
 
 def nothing(phase: str) -> None:
@@ -134,7 +125,7 @@ class Engine:
         self.ratio = torch.ones((), dtype=torch.float64, device=self.device)
         self.t = 0.0
         self.iteration = self.skipped = self.skipped_in_a_row = self._look_at = 0
-        self._parts: list[_Part] = []
+        self._parts: list[Part] = []
         self._factors: list[float | Tensor] = []
         self._pending = 0  # losses handed out whose backward has not begun
         self._weights: Any = None
@@ -226,8 +217,8 @@ class Engine:
                 self.squares.open(self.parameters)
             pieces = self._halves(part) if self._is_whole(draw) else [(len(draw.index), part.weighted.sum())]
             for k, (size, total) in enumerate(pieces):
-                self.squares.begin(size, factor * size / self._whole_size(draw) * self.ranks.count)
-                self._run(total * (self.ranks.count / self._whole_size(draw)), scaler, k + 1 < len(pieces))
+                self.squares.begin(size, factor * size / whole_size(draw) * self.ranks.count)
+                self._run(total * (self.ranks.count / whole_size(draw)), scaler, k + 1 < len(pieces))
         else:
             self._run(share, scaler, self.gain.needs_graph and self._is_whole(draw))
         self._unweigh()
@@ -258,9 +249,7 @@ class Engine:
             for size, total in self._halves(part):
                 self.squares.begin(size, size / len(draw.index))
                 self.squares.add(
-                    torch.autograd.grad(
-                        total / len(draw.index), self.parameters, retain_graph=True, allow_unused=True
-                    )
+                    torch.autograd.grad(total / len(draw.index), self.parameters, retain_graph=True, allow_unused=True)
                 )
         elif self._measures_phi(draw) and not self.squares.is_open:
             self.squares.open(self.parameters)
@@ -271,7 +260,7 @@ class Engine:
             self._pending -= 1
             self._factors.append(factor.detach())
             if self.squares.is_open:
-                share = len(draw.index) / self._whole_size(draw) * self.ranks.count
+                share = len(draw.index) / whole_size(draw) * self.ranks.count
                 self.squares.begin(len(draw.index), factor.detach().to(torch.float64) * share)
 
         return hear
@@ -284,9 +273,7 @@ class Engine:
             with answering():
                 loss.backward(retain_graph=retain_graph)
 
-    def _part(
-        self, draw: Draw, losses: Tensor, out: Tensor, norm: Tensor | None, inputs: Any, targets: Any
-    ) -> _Part:
+    def _part(self, draw: Draw, losses: Tensor, out: Tensor, norm: Tensor | None, inputs: Any, targets: Any) -> Part:
         if losses.shape != draw.index.shape:
             cure = "compute them with reduction='none'"
             if losses.dim() == 1:
@@ -306,21 +293,18 @@ class Engine:
         weight = draw.weight.to(losses.device)
         if self.outliers is not None:
             weight = self.outliers(weight, norm, draw.mean_norm)
-        part = _Part(draw, weight, norm, weight * losses, inputs, targets)
+        part = Part(draw, weight, norm, weight * losses, inputs, targets)
         self._parts.append(part)
         return part
 
-    def _whole_size(self, draw: Draw) -> int:
-        return len(draw.index) if draw.of is None else draw.of
-
     def _is_whole(self, draw: Draw) -> bool:
-        return len(draw.index) == self._whole_size(draw)
+        return len(draw.index) == whole_size(draw)
 
-    def _share(self, part: _Part) -> Tensor:
+    def _share(self, part: Part) -> Tensor:
         """The part's share of the minibatch's mean loss; times the ranks, over which gradients are averaged."""
-        return part.weighted.sum() * (self.ranks.count / self._whole_size(part.draw))
+        return part.weighted.sum() * (self.ranks.count / whole_size(part.draw))
 
-    def _halves(self, part: _Part) -> list[tuple[int, Tensor]]:
+    def _halves(self, part: Part) -> list[tuple[int, Tensor]]:
         half = len(part.weighted) // 2
         return [(half, part.weighted[:half].sum()), (len(part.weighted) - half, part.weighted[half:].sum())]
 
@@ -347,15 +331,15 @@ class Engine:
                 factor of its own, a scheduler that was moved, ranks that differ.
             NonFiniteNorm: the hundredth step in a row that was not made.
         """
-        self._check_parts()
+        self._parts = in_order(self._parts, self._pending, self.ranks)
         self.rate.check()
         looks = self.iteration + self.skipped >= self._look_at
         if looks:
-            self._check_factors(scaler)
+            check_factors(self._factors, scaler)
         if scaler is not None:
-            _unscale(scaler, self.optimizer)
-        batch = self._minibatch()
-        if (looks or scaler is not None) and not self._is_finite(batch):
+            unscale(scaler, self.optimizer)
+        self._whole, batch = join(self._parts, self.flight, self.ranks)
+        if (looks or scaler is not None) and not are_finite(self._gradients(), batch.norm):
             self._count_skipped()
             self.skip(batch.draw)
             if scaler is not None:
@@ -399,83 +383,24 @@ class Engine:
         self.sampler.skip(self._whole_of(draw))
         self._close(draw)
 
-    def _check_parts(self) -> None:
-        """Refuse parts that are not, together, what this rank has to work off."""
-        if self._pending or not self._parts:
-            what = f"{self._pending} losses of engine.loss(…) wait for their backward" if self._pending else "no backward"
-            raise RuntimeError(f"step() before the minibatch's gradient is there: {what}; call engine.backward(…) first")
-        draws = sorted((part.draw for part in self._parts), key=lambda draw: draw.first)
-        tickets = {draw.ticket for draw in draws}
-        if len(tickets) > 1:
-            raise RuntimeError(
-                f"the parts belong to the draws {sorted(tickets, key=str)}: one step is one draw; to accumulate, "
-                "make parts of one draw by draw.part(i, k), and m the whole minibatch"
-            )
-        m = self._whole_size(draws[0])
-        begin, end = self.ranks.own_range(m)
-        at = begin
-        for draw in draws:
-            if draw.first != at:
-                break
-            at += len(draw.index)
-        if at != end:
-            spans = ", ".join(f"{d.first} … {d.first + len(d.index) - 1}" for d in draws)
-            raise RuntimeError(
-                f"the parts {spans} do not make up examples {begin} … {end - 1} of the draw: call backward once for each "
-                "part, and step after the last"
-            )
-        self._parts.sort(key=lambda part: part.draw.first)
-
-    def _check_factors(self, scaler: Any) -> None:
-        expected = 1.0 if scaler is None else scaler.get_scale()
-        for factor in map(float, self._factors):
-            if not math.isclose(factor, expected, rel_tol=1e-3):
-                raise RuntimeError(
-                    f"the loss was multiplied by {factor:g} before its backward, step expects {expected:g}: pass the same "
-                    "scaler to backward and step; a framework that divides by its accumulated batches must accumulate 1"
-                )
-
     def _whole_of(self, draw: Draw) -> Draw:
         return self.flight.draws.get(draw.ticket, draw)
 
-    def _minibatch(self) -> Minibatch:
-        """The whole minibatch, on the device of the parameters; the weights are those that were applied."""
-        parts = self._parts
-        joined = [x[0] if len(parts) == 1 else None if x[0] is None else torch.cat(x)
-                  for x in ([p.norm for p in parts], [p.weight for p in parts], [p.weighted for p in parts])]
-        norm, weight, weighted = joined
-        draw = parts[0].draw
-        if len(parts) > 1 or self.ranks.count > 1:
-            index = torch.cat([p.draw.index for p in parts])
-            draw = self.flight.draws.get(draw.ticket, draw._replace(index=index, first=0, of=None))
-        self._whole = draw
-        if self.ranks.count > 1 and norm is not None:
-            norm, weight = self.ranks.share(len(draw.index), parts[0].draw.first, norm, weight)
-        return Minibatch(draw._replace(weight=weight), norm, weighted, parts[0].inputs, parts[0].targets)
-
-    def _is_finite(self, batch: Minibatch) -> bool:
-        """Waits for the device."""
-        gradients = [p.grad for p in self.parameters if p.grad is not None]
-        values = [nn.utils.get_total_norm(gradients)] if gradients else []
-        values += [] if batch.norm is None else [batch.norm.sum()]
-        if all(math.isfinite(x) for x in values):
-            return True
-        # In half precision the norm of a finite gradient may overflow.
-        values = gradients + ([] if batch.norm is None else [batch.norm])
-        return all(bool(torch.isfinite(x.coalesce().values() if x.is_sparse else x).all()) for x in values)
+    def _gradients(self) -> list[Tensor]:
+        return [p.grad for p in self.parameters if p.grad is not None]
 
     def _count_skipped(self) -> None:
         self.skipped += 1
         self.skipped_in_a_row += 1
         if self.skipped_in_a_row >= MOST_SKIPPED:
             raise NonFiniteNorm(
-                f"{MOST_SKIPPED} steps in a row had gradients or norms that are not finite: training has diverged; lower "
-                "the learning rate"
+                f"{MOST_SKIPPED} steps in a row had gradients or norms that are not finite: training has diverged; "
+                "lower the learning rate"
             )
 
     def _measure_phi(self, draw: Draw) -> None:
         sizes, part_sq = self.squares.close(self.device)
-        gradients = [p.grad for p in self.parameters if p.grad is not None]
+        gradients = self._gradients()
         whole_sq = inner(gradients, gradients)
         if self.ranks.count > 1:
             firsts = [part.draw.first for part in self._parts]
@@ -484,14 +409,13 @@ class Engine:
         self.gain.phi.update_from_parts(sizes, part_sq, whole_sq, draw.mean_norm)
 
     def _compare_ranks(self, draw: Draw) -> None:
-        gradient = next((p.grad for p in self.parameters if p.grad is not None), torch.zeros(1))
         self.ranks.compare(
             {
                 "the draw": self._whole.index,
                 "its weights": self._whole.weight,
                 "the sampler's generator": self.sampler.generator.get_state(),
                 "t̂": self.t_hat,
-                "the gradient": gradient,
+                "the gradient": self._gradients()[0],
             }
         )
 
@@ -519,23 +443,7 @@ class Engine:
         """
         if self._parts:
             raise RuntimeError("state_dict() between backward and step would lose a gradient: call it after step()")
-        state: dict[str, Any] = {
-            "kind": "Engine",
-            "version": VERSION,
-            "t_hat": self.t_hat.clone(),
-            "ratio": self.ratio.clone(),
-            "iteration": self.iteration,
-            "skipped": self.skipped,
-            "skipped_in_a_row": self.skipped_in_a_row,
-            "scheduler_position": self.rate.position,
-        }
-        for name, part in self._stateful().items():
-            state.update((f"{name}.{key}", value) for key, value in part.state_dict().items())
-        return state
-
-    def _stateful(self) -> dict[str, Any]:
-        parts = {"sampler": self.sampler, "flight": self.flight, "gain": self.gain, "outliers": self.outliers}
-        return {name: part for name, part in parts.items() if part is not None}
+        return save(self)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue exactly where `state` was taken; nothing is overwritten where it does not fit.
@@ -543,85 +451,5 @@ class Engine:
         Raises:
             ValueError: the state of something else, or of other settings; both values are named.
         """
-        own = self.state_dict()
-        for name in ("kind", "version"):
-            if state.get(name) != own[name]:
-                raise ValueError(f"this state has {name}={state.get(name)!r}, an engine needs {name}={own[name]!r}")
-        if missing := [name for name in own if "." not in name and name not in state]:
-            raise ValueError(f"this is no state of an engine: entries missing {missing}")
-        if (state["scheduler_position"] is None) != (self.rate.scheduler is None):
-            has, needs = ("no", "a") if state["scheduler_position"] is None else ("a", "no")
-            raise ValueError(f"this state was saved with {has} torch scheduler, this engine has {needs} such")
-        below = {
-            name: {key.removeprefix(f"{name}."): x for key, x in state.items() if key.startswith(f"{name}.")}
-            for name in ("sampler", "flight", "gain", "outliers")
-        }
-        if (self.outliers is None) != (not below["outliers"]):
-            raise ValueError("this state and this engine differ in `outliers`: build it with the settings of the saved run")
-        Flight.check_state(below["flight"], self.sampler.n, self.sampler.m)
-        for part in (self.gain, self.outliers):
-            if hasattr(part, "check_state"):
-                part.check_state(below["gain" if part is self.gain else "outliers"])
-        self.sampler.load_state_dict(below["sampler"])  # checks everything itself before it overwrites anything
-        self.flight.load_state_dict(below["flight"], self.sampler.device)
-        self.gain.load_state_dict(below["gain"])
-        if self.outliers is not None:
-            self.outliers.load_state_dict(below["outliers"])
-        self.pace.t_hat = state["t_hat"].to(self.device)
-        self.ratio = state["ratio"].to(self.device)
-        self.iteration, self.skipped = state["iteration"], state["skipped"]
-        self.skipped_in_a_row = state["skipped_in_a_row"]
-        self.rate.position = state["scheduler_position"]
+        restore(self, state)
         self.t, self._look_at = self.t_hat.item(), self.iteration + self.skipped
-
-
-def choose_gain(gain: Any, optimizer: Optimizer, sampler: Sampler, parameters: list[Tensor], every: int) -> Any:
-    """The gain ratio that `gain` names. r was derived for SGD; what serves other optimizers is to be measured.
-
-    Raises:
-        ValueError: an unknown name, or "auto" for an optimizer that r was not derived for.
-    """
-    device = parameters[0].device
-    if not isinstance(gain, str):
-        return gain
-    if gain == "off" or (gain == "auto" and isinstance(sampler, Uniform)):  # uniform draws: r = 1 anyway
-        return Off(device=device)
-    optimizer = getattr(optimizer, "optimizer", optimizer)  # frameworks wrap it
-    if gain == "sgd" or (gain == "auto" and isinstance(optimizer, torch.optim.SGD)):
-        return Adaptive(FromParts(parameters, m=sampler.m, every=every))
-    if gain == "auto":
-        raise ValueError(
-            f"gain='auto' does not guess for {type(optimizer).__name__}, because r was derived for SGD: choose gain='off' "
-            "for its plain learning rate, or gain='sgd' to multiply it by r all the same"
-        )
-    raise ValueError(f"gain={gain!r} is unknown: choose 'auto', 'sgd', 'off' or an object of rais.gain")
-
-
-def choose_outliers(outliers: Any, device: torch.device) -> Any:
-    return OutlierCap(outliers, device=device) if isinstance(outliers, int | float) else outliers
-
-
-def refuse_sharded(model: nn.Module | None, parameters: list[Tensor]) -> None:
-    """Refuse what no rank has whole: its gradients give neither φ nor one r.
-
-    Raises:
-        ValueError: FSDP's parameters or modules, or an optimizer without parameters.
-    """
-    if not parameters:
-        raise ValueError("the optimizer has no parameter that requires a gradient: nothing would be trained")
-    names = {type(p).__name__ for p in parameters} | {type(p.data).__name__ for p in parameters}
-    modules = [] if model is None else [type(module).__name__ for module in model.modules()]
-    if names & {"DTensor", "FlatParameter"} or any("FullyShardedDataParallel" in x or x.startswith("FSDP") for x in modules):
-        raise ValueError(
-            "FSDP (FullyShardedDataParallel, fully_shard) is not supported: no rank has a whole gradient; use "
-            "DistributedDataParallel, or one GPU"
-        )
-
-
-def _unscale(scaler: Any, optimizer: Optimizer) -> None:
-    """scaler.unscale_, unless the loop has called it already."""
-    try:
-        scaler.unscale_(optimizer)
-    except RuntimeError as error:
-        if "already been called" not in str(error):
-            raise

@@ -95,7 +95,11 @@ class Ranks:
 
 
 def _digest(value: object) -> int:
-    data = value.detach().cpu().contiguous().view(-1).numpy().tobytes() if isinstance(value, Tensor) else repr(value).encode()
+    data = (
+        value.detach().cpu().contiguous().view(-1).numpy().tobytes()
+        if isinstance(value, Tensor)
+        else repr(value).encode()
+    )
     return int.from_bytes(hashlib.sha256(data).digest()[:7], "big")
 
 
