@@ -109,7 +109,7 @@ class Engine:
     ) -> None:
         self.loader = None if isinstance(source, Sampler) else source
         self.sampler: Sampler = source if self.loader is None else source.sampler
-        self.optimizer, self.model, self.budget = optimizer, model, budget
+        self.optimizer, self.budget = optimizer, budget
         refuse_sharded(model, self.parameters)
         self.ranks = Ranks(group) if self.loader is None else self.loader.ranks
         self.flight = Flight() if self.loader is None else self.loader.flight
@@ -128,6 +128,8 @@ class Engine:
         self._parts: list[Part] = []
         self._factors: list[float | Tensor] = []
         self._pending = 0  # losses handed out whose backward has not begun
+        is_weighted = model is not None and not isinstance(self.sampler, Uniform)  # uniform draws weigh 1
+        self._weighted = batch_norm.Weighted(model) if is_weighted else None
         self._weights: Any = None
         self._whole: Draw | None = None
         if self.loader is not None:
@@ -169,9 +171,9 @@ class Engine:
 
     def weigh(self, draw: Draw) -> None:
         """Hand the weights of `draw` to the model's weighted layers, until after the next backward pass."""
-        if self.model is not None:
+        if self._weighted is not None:
             self._unweigh()
-            self._weights = batch_norm.weights(self.model, draw.weight)
+            self._weights = self._weighted.weights(draw.weight.to(self.device))
             self._weights.__enter__()
 
     def _unweigh(self) -> None:
@@ -380,11 +382,8 @@ class Engine:
         self.optimizer.zero_grad(set_to_none=True)
         self.squares.drop()
         self._unweigh()
-        self.sampler.skip(self._whole_of(draw))
+        self.sampler.skip(self.flight.draws.get(draw.ticket, draw))
         self._close(draw)
-
-    def _whole_of(self, draw: Draw) -> Draw:
-        return self.flight.draws.get(draw.ticket, draw)
 
     def _gradients(self) -> list[Tensor]:
         return [p.grad for p in self.parameters if p.grad is not None]

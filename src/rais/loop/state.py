@@ -68,10 +68,8 @@ def check(engine: Engine, state: Mapping[str, Any]) -> None:
     if missing := [name for name in own if "." not in name and name not in state]:
         raise ValueError(f"this is no state of an engine: entries missing {missing}")
     if (state["scheduler_position"] is None) != (engine.rate.scheduler is None):
-        had, has = ("no", "a") if state["scheduler_position"] is None else ("a", "no")
-        raise ValueError(
-            f"the saved engine had {had} torch scheduler, this one has {has} such: build it like the saved one"
-        )
+        had, has = ("none", "one") if state["scheduler_position"] is None else ("one", "none")
+        raise ValueError(f"torch scheduler: the saved engine had {had}, this has {has}; build it like the saved one")
     if (engine.outliers is None) != (not below("outliers", state)):
         raise ValueError("the saved engine and this one differ in `outliers`: build it like the saved one")
     engine.flight.check_state(below("flight", state), engine.sampler.n, engine.sampler.m)
