@@ -29,7 +29,9 @@ def norm_of(losses: Tensor, out: Tensor) -> Tensor:
             source, position = inner.next_functions[0]
             own = source is out.grad_fn and position == out.output_nr
             if own or (out.grad_fn is None and getattr(source, "variable", None) is out):
-                return softmax_cross_entropy_norm(out.detach(), node._saved_target)
+                return softmax_cross_entropy_norm(
+                    out.detach(), node._saved_target, ignore_index=node._saved_ignore_index
+                )
     return output_norm(losses, out)
 
 

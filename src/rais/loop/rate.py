@@ -23,6 +23,7 @@ from torch.optim import Optimizer, lr_scheduler
 from rais.gain.pace import Pace
 
 Schedule = Callable[[Tensor], Tensor]
+ROUNDING = 1e-6  # of t̂, a sum of many r: a whole number that it is a hair above counts as reached
 
 
 class Rate:
@@ -100,7 +101,7 @@ class Rate:
         """Move the scheduler by whole steps until it is at t̂ or at its end."""
         if self.scheduler is None:
             return
-        while self.position < t_hat and (self.end is None or self.position < self.end):
+        while self.position < t_hat - ROUNDING and (self.end is None or self.position < self.end):
             self.scheduler.step()
             self.position += 1
 
