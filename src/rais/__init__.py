@@ -4,6 +4,7 @@ The names here are what a training loop of one's own needs: a sampler, the norms
 that multiplies the learning rate. Settings, data, records and figures of the reproduction are in the submodules.
 """
 
+from rais.batch_norm import prepare
 from rais.gain import Adaptive, Consecutive, ExactScale, Exponential, FromParts, HalfBatch, InverseSqrt, Minibatch
 from rais.gradnorm import exact_norms, output_norm, softmax_cross_entropy_norm
 from rais.loop.engine import Engine
@@ -31,5 +32,6 @@ __all__ = [
     "Uniform",
     "exact_norms",
     "output_norm",
+    "prepare",
     "softmax_cross_entropy_norm",
 ]
