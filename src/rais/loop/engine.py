@@ -30,7 +30,7 @@ from rais.loop.choose import choose_gain, choose_outliers, refuse_sharded
 from rais.loop.flight import Flight
 from rais.loop.gradients import are_finite, unscale
 from rais.loop.graph import has_unweighted_statistics, norm_of
-from rais.loop.minibatch import Part, check_factors, in_order, join, whole_size
+from rais.loop.minibatch import Part, check_factors, in_order, join, span, whole_size
 from rais.loop.parts import PartSquares
 from rais.loop.ranks import Ranks, answering
 from rais.loop.rate import Rate
@@ -130,7 +130,8 @@ class Engine:
         self._pending = 0  # losses handed out whose backward has not begun
         is_weighted = model is not None and not isinstance(self.sampler, Uniform)  # uniform draws weigh 1
         self._weighted = batch_norm.Weighted(model) if is_weighted else None
-        self._weights: Any = None
+        self._weights: Any = None  # the context in which the model's layers have weights
+        self._weighed: Any = None  # whose they are
         self._whole: Draw | None = None
         if self.loader is not None:
             self.loader.engine = self
@@ -175,8 +176,10 @@ class Engine:
             self._unweigh()
             self._weights = self._weighted.weights(draw.weight.to(self.device))
             self._weights.__enter__()
+            self._weighed = span(draw)
 
     def _unweigh(self) -> None:
+        self._weighed = None
         if self._weights is not None:
             self._weights.__exit__(None, None, None)
             self._weights = None
@@ -283,6 +286,11 @@ class Engine:
             raise ValueError(
                 f"losses have shape {tuple(losses.shape)}, the draw has {len(draw.index)} examples: one loss for each "
                 f"is needed; {cure}"
+            )
+        if self._weighted is not None and self._weighed != span(draw):
+            raise RuntimeError(
+                "batch normalisation has the weights of other examples than these: for micro-batches, call "
+                "part = engine.part(draw, i, k) right before the forward of each"
             )
         is_a_power_of_two = self.iteration & (self.iteration - 1) == 0
         if is_a_power_of_two and not isinstance(self.sampler, Uniform) and has_unweighted_statistics(losses):

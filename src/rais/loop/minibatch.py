@@ -35,6 +35,11 @@ def whole_size(draw: Draw) -> int:
     return len(draw.index) if draw.of is None else draw.of
 
 
+def span(draw: Draw) -> tuple[int | None, int, int]:
+    """Which examples these are: the draw's ticket, where the part begins, and its length."""
+    return draw.ticket, draw.first, len(draw.index)
+
+
 def in_order(parts: list[Part], pending: int, ranks: Ranks) -> list[Part]:
     """The parts by their position, if together they are what this rank has to work off.
 
