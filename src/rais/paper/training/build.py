@@ -37,6 +37,7 @@ class Parts:
     """What the loop works with, all on `device`."""
 
     data: data.Dataset
+    test_while_training: data.Split
     model: nn.Module
     forward: Callable[[Tensor, Tensor], Tensor]
     sampler: sampling.Sampler
@@ -61,6 +62,7 @@ def build(cfg: Config, dataset: data.Dataset, replayed: Path | None = None) -> P
     sampler = build_sampler(cfg, len(dataset.train), rng.generator(cfg.seed, "sampling", device), measure, side)
     return Parts(
         data=dataset,
+        test_while_training=dataset.test.first(cfg.test_while_training or len(dataset.test)),
         model=model,
         forward=Weighted(model),
         sampler=sampler,

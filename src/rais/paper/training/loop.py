@@ -143,7 +143,7 @@ class Loop:
         """
         p = self.parts
         train_loss, _ = evaluate(p.model, p.data.train)
-        test_loss, test_error = evaluate(p.model, p.data.test)
+        test_loss, test_error = evaluate(p.model, p.data.test if self.is_finished else p.test_while_training)
         metrics = {
             "train_loss": train_loss,
             "test_loss": test_loss,
