@@ -7,6 +7,7 @@ that multiplies the learning rate. Settings, data, records and figures of the re
 from rais.batch_norm import prepare
 from rais.gain import Adaptive, Consecutive, ExactScale, Exponential, FromParts, HalfBatch, InverseSqrt, Minibatch
 from rais.gradnorm import exact_norms, output_norm, softmax_cross_entropy_norm
+from rais.loop.engine import Engine
 from rais.loop.outliers import OutlierCap
 from rais.sampling import RAIS, Draw, Oracle, Sampler, Smoothed, Uniform
 
@@ -17,6 +18,7 @@ __all__ = [
     "Adaptive",
     "Consecutive",
     "Draw",
+    "Engine",
     "ExactScale",
     "Exponential",
     "FromParts",
