@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from dataclasses import MISSING as DATACLASS_MISSING
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from typing import Any, List, Optional  # noqa: UP035  OmegaConf reads these forms on Python 3.10
 
@@ -47,6 +48,20 @@ class Z2CNNConfig(ModelConfig):
     name: str = "z2cnn"
     dropout: float = MISSING
     batch_norm: bool = MISSING
+
+
+@dataclass
+class PreActResNetConfig(ModelConfig):
+    name: str = "preact_resnet"
+    widths: List[int] = field(default_factory=lambda: [64, 128, 256, 512])  # noqa: UP006
+    blocks: int = 2
+
+
+@dataclass
+class SmallCNNConfig(ModelConfig):
+    name: str = "small_cnn"
+    maps: List[int] = field(default_factory=lambda: [32, 64, 128])  # noqa: UP006
+    hidden: int = 256
 
 
 @dataclass
@@ -134,9 +149,10 @@ class WandbConfig:
 
 @dataclass
 class Config:
-    """A run. `epochs` is the budget in epochs equivalent; `evaluate_every` is in epochs of examples; `runs` is
+    """A run. `epochs` is the budget in epochs equivalent, with `evaluations` points over it; `runs` is
     where records go; `outliers` is the limit of outliers.py, null for none; `trace` keeps what figure 5 shows.
 
+    `test_while_training` is the number of test images of every evaluation but the last, null for all.
     `variant` labels a run of a sweep over a setting, as in `visits_2000`, to tell it from the headline runs of its arm.
     """
 
@@ -154,7 +170,8 @@ class Config:
     momentum: float = MISSING
     augment: Optional[AugmentConfig] = None  # noqa: UP045
     outliers: Optional[float] = None  # noqa: UP045
-    evaluate_every: float = MISSING
+    evaluations: int = MISSING
+    test_while_training: Optional[int] = None  # noqa: UP045
     diagnose: bool = False
     trace: bool = False
     runs: str = MISSING
@@ -165,6 +182,8 @@ class Config:
 
 SCHEMAS = {
     ("model", "lenet5"): LeNet5Config,
+    ("model", "preact_resnet"): PreActResNetConfig,
+    ("model", "small_cnn"): SmallCNNConfig,
     ("model", "z2cnn"): Z2CNNConfig,
     ("sampler", "uniform"): UniformConfig,
     ("sampler", "oracle"): OracleConfig,
@@ -230,7 +249,8 @@ _WITHIN = (
     ("epochs", lambda x: x > 0, "greater than 0"),
     ("weight_decay", lambda x: x >= 0, "≥ 0"),
     ("momentum", lambda x: 0 <= x < 1, "in [0, 1)"),
-    ("evaluate_every", lambda x: x > 0, "greater than 0"),
+    ("evaluations", lambda x: x >= 1, "an integer ≥ 1"),
+    ("test_while_training", lambda x: x is None or x >= 1, "an integer ≥ 1, or null for all"),
     ("threads", lambda x: x >= 1, "an integer ≥ 1"),
     ("data.n_train", lambda x: x is None or x >= 1, "an integer ≥ 1, or null for all"),
     ("model.dropout", lambda x: 0 <= x < 1, "in [0, 1)"),
@@ -261,7 +281,7 @@ def check(cfg: Config) -> None:
     another."""
     for key, is_valid, valid in _WITHIN:
         value = _get(cfg, key, absent=None)
-        if (value is not None or key == "data.n_train") and not is_valid(value):
+        if (value is not None or key in ("data.n_train", "test_while_training")) and not is_valid(value):
             raise ValueError(f"{key}={value} is out of range: it must be {valid}")
     for key, valid in _ONE_OF:
         value = _get(cfg, key, absent=valid[0])
@@ -309,13 +329,19 @@ def scientific(cfg: Config, replayed: str | None = None) -> dict[str, Any]:
     settings = asdict(cfg)
     for key in ("runs", "device", "threads", "wandb", "variant"):
         del settings[key]
-    for key in ("augment", "outliers", "trace"):  # younger than the first records: absent where they are off
+    for key in (
+        "augment",
+        "outliers",
+        "trace",
+        "test_while_training",
+    ):  # younger than the first records: absent where they are off
         if not settings[key]:
             del settings[key]
     if cfg.data.name != "npz":  # there the path says which data they are
         del settings["data"]["path"]
     for option in fields(cfg.model):
-        if option.name != "name" and settings["model"][option.name] == option.default:
+        default = option.default if option.default_factory is DATACLASS_MISSING else option.default_factory()
+        if option.name != "name" and settings["model"][option.name] == default:
             del settings["model"][option.name]
     if cfg.gain.mode != "adaptive":
         settings["gain"] = {"mode": cfg.gain.mode}
