@@ -17,7 +17,18 @@ from rais.paper.data import cifar, digits, mnist, npz, rot_mnist, svhn
 from rais.paper.data.arrays import Dataset, Description, Split
 from rais.paper.data.location import DataUnavailable, root
 
-__all__ = ["DATA_SETS", "DataUnavailable", "Dataset", "Description", "Split", "describe", "folder", "load", "npz", "root"]
+__all__ = [
+    "DATA_SETS",
+    "DataUnavailable",
+    "Dataset",
+    "Description",
+    "Split",
+    "describe",
+    "folder",
+    "load",
+    "npz",
+    "root",
+]
 
 DATA_SETS: dict[str, Callable[[str | Path | None], Dataset]] = {
     "cifar10": partial(cifar.read, "cifar10"),

@@ -1,14 +1,14 @@
-"""The typed schema of every setting: a class for each choice, its ranges beside its fields, `build` beside its settings.
+"""The typed schema of every setting: a class for each choice, ranges beside its fields, `build` beside its settings.
 
-YAML files in conf/ fill these classes (compose.py); what a field is part of the identity of a run is in identity.py. A
-new sampler, schedule or model is its class, its settings class here and in SCHEMAS, and one YAML file.
+YAML files in conf/ fill these classes (compose.py), and what identifies a run follows from them (identity.py). A new
+sampler, schedule or model is its class, its settings class here and in SCHEMAS, and one YAML file.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclassXX
+from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any, List, Optional  # noqa: UP035  OmegaConf reads these forms on Python 3.10
 
@@ -21,7 +21,6 @@ from rais.paper.data.augment import Augment
 from rais.paper.settings.fields import (
     COUNT,
     COUNTS,
-    MISSING,
     NAME,
     NOT_NEGATIVE,
     POSITIVE,
@@ -196,7 +195,9 @@ class RAISConfig(SamplerConfig):
     refresh: int = setting(within=COUNT)
     features: List[str] = setting(  # noqa: UP006
         list(NAMES),
-        within=Range(lambda x: "constant" in x and set(x) <= set(NAMES), f"'constant' and others of {', '.join(NAMES)}"),
+        within=Range(
+            lambda x: "constant" in x and set(x) <= set(NAMES), f"'constant' and others of {', '.join(NAMES)}"
+        ),
     )
     draws: str = setting("independent", within=one_of("independent", "spaced"), absent_at_default=True)
 
@@ -222,7 +223,9 @@ class RAISConfig(SamplerConfig):
     def check_budget(self, n: int, m: int, epochs: float) -> None:
         visits = max(m, min(sampling.rais.VISITS, n // 2)) if self.visits is None else self.visits
         if visits < m:
-            raise ValueError(f"sampler.visits={visits} is less than a minibatch: it must be at least {m}, the batch_size")
+            raise ValueError(
+                f"sampler.visits={visits} is less than a minibatch: it must be at least {m}, the batch_size"
+            )
         first = n + -(-visits // sampling.rais.SOLVES_PER_WINDOW)
         if first >= epochs * n:
             raise ValueError(
@@ -373,13 +376,14 @@ class Config(Settings):
             )
         if self.augment.crop >= known.size:
             raise ValueError(
-                f"augment.crop={self.augment.crop} leaves nothing of images of {known.size}x{known.size} pixels: lower it"
+                f"augment.crop={self.augment.crop} leaves nothing of images of {known.size}x{known.size} pixels: "
+                "lower it"
             )
         self.sampler.check_budget(n, m, self.epochs)
         model = self.model.on_paper(channels=known.channels, classes=known.classes, size=known.size)
         if self.gain.mode == "adaptive" and self.gain.phi not in (possible := phis_of(model)):
             raise ValueError(
-                f"gain.phi={self.gain.phi} cannot be had with batch normalisation: choose {' or '.join(possible)}"
+                f"gain.phi={self.gain.phi} needs a model without batch normalisation: choose {' or '.join(possible)}"
             )
 
 
