@@ -16,7 +16,7 @@ from rais import rng
 from rais.batch_norm import Weighted, WeightedBatchNorm2d
 from rais.paper.models.dropout import seed_dropout
 from rais.paper.models.lenet5 import LeNet5
-from rais.paper.models.preact_resnet18 import PreActResNet18
+from rais.paper.models.preact_resnet import PreActResNet
 from rais.paper.models.small_cnn import SmallCNN
 from rais.paper.models.z2cnn import Z2CNN
 
@@ -24,7 +24,7 @@ __all__ = ["MODELS", "Weighted", "WeightedBatchNorm2d", "build"]
 
 MODELS: dict[str, Callable[..., nn.Module]] = {
     "lenet5": LeNet5,
-    "preact_resnet18": PreActResNet18,
+    "preact_resnet": PreActResNet,
     "small_cnn": SmallCNN,
     "z2cnn": Z2CNN,
 }

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from dataclasses import MISSING as DATACLASS_MISSING
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from typing import Any, List, Optional  # noqa: UP035  OmegaConf reads these forms on Python 3.10
 
@@ -47,6 +48,20 @@ class Z2CNNConfig(ModelConfig):
     name: str = "z2cnn"
     dropout: float = MISSING
     batch_norm: bool = MISSING
+
+
+@dataclass
+class PreActResNetConfig(ModelConfig):
+    name: str = "preact_resnet"
+    widths: List[int] = field(default_factory=lambda: [64, 128, 256, 512])  # noqa: UP006
+    blocks: int = 2
+
+
+@dataclass
+class SmallCNNConfig(ModelConfig):
+    name: str = "small_cnn"
+    maps: List[int] = field(default_factory=lambda: [32, 64, 128])  # noqa: UP006
+    hidden: int = 256
 
 
 @dataclass
@@ -167,6 +182,8 @@ class Config:
 
 SCHEMAS = {
     ("model", "lenet5"): LeNet5Config,
+    ("model", "preact_resnet"): PreActResNetConfig,
+    ("model", "small_cnn"): SmallCNNConfig,
     ("model", "z2cnn"): Z2CNNConfig,
     ("sampler", "uniform"): UniformConfig,
     ("sampler", "oracle"): OracleConfig,
@@ -264,7 +281,7 @@ def check(cfg: Config) -> None:
     another."""
     for key, is_valid, valid in _WITHIN:
         value = _get(cfg, key, absent=None)
-        if (value is not None or key == "data.n_train") and not is_valid(value):
+        if (value is not None or key in ("data.n_train", "test_while_training")) and not is_valid(value):
             raise ValueError(f"{key}={value} is out of range: it must be {valid}")
     for key, valid in _ONE_OF:
         value = _get(cfg, key, absent=valid[0])
@@ -323,7 +340,8 @@ def scientific(cfg: Config, replayed: str | None = None) -> dict[str, Any]:
     if cfg.data.name != "npz":  # there the path says which data they are
         del settings["data"]["path"]
     for option in fields(cfg.model):
-        if option.name != "name" and settings["model"][option.name] == option.default:
+        default = option.default if option.default_factory is DATACLASS_MISSING else option.default_factory()
+        if option.name != "name" and settings["model"][option.name] == default:
             del settings["model"][option.name]
     if cfg.gain.mode != "adaptive":
         settings["gain"] = {"mode": cfg.gain.mode}
