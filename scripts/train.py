@@ -119,3 +119,7 @@ if __name__ == "__main__":
         sys.exit(f"rais: {config.explain(error)}")
     except KeyboardInterrupt:
         sys.exit(130)
+    except Exception as error:
+        if not sweeps.was_broken_by(error):
+            raise
+        sys.exit(1)
