@@ -45,7 +45,7 @@ types: setup  ## check the types of the library
 	$(BIN)/mypy
 
 docs: setup  ## write the API pages from the docstrings to build/docs
-	$(BIN)/python -m pdoc --docformat google --math --output-directory build/docs \
+	$(BIN)/python -W 'ignore:Error parsing type annotation' -m pdoc --docformat google --math --output-directory build/docs \
 	  rais rais.sampling rais.gradnorm rais.gain rais.loop rais.batch_norm rais.rng
 
 data: setup  ## fetch all data sets, about 2 GB, or say where RAIS_DATA has to point

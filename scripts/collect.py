@@ -14,9 +14,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rais.paper.records.read import COMPLETE, RecordError, read_run, run_folders
-
-FILES = ("record.csv", "meta.json", "norms.csv", "examples.npz")
+from rais.paper.records.layout import COMPLETE, KEPT, RecordError, run_folders
+from rais.paper.records.read import read_run
 
 Key = tuple[str, str, str, int, bool]
 
@@ -43,7 +42,7 @@ def collect(runs: Path, records: Path) -> tuple[list[Path], list[Path], dict[Pat
         elif holder != target:
             refused[folder] = f"the records hold another run of this task, arm, variant and seed: delete {holder} first"
         elif not target.exists():
-            shutil.copytree(folder, target, ignore=lambda _, names: set(names) - set(FILES))
+            shutil.copytree(folder, target, ignore=lambda _, names: set(names) - set(KEPT))
             copied.append(target)
         elif _contents(folder) == _contents(target):
             present.append(target)
@@ -68,7 +67,7 @@ def _key(run: dict[str, Any]) -> Key:
 
 
 def _contents(folder: Path) -> dict[str, bytes]:
-    return {name: (folder / name).read_bytes() for name in FILES if (folder / name).exists()}
+    return {name: (folder / name).read_bytes() for name in KEPT if (folder / name).exists()}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

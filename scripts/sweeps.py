@@ -11,6 +11,7 @@ import importlib
 import json
 import os
 import shlex
+import signal
 import sys
 import traceback
 import warnings
@@ -27,6 +28,13 @@ HERE = Path(__file__).resolve().parent
 
 # conf/hydra/launcher/ has settings of its own under the names of the plugins' defaults, which Hydra warns about.
 warnings.filterwarnings("ignore", r"\s*'hydra/launcher/\w+' is validated against ConfigStore schema", UserWarning)
+
+
+def end_on_signals() -> None:
+    """SIGINT, SIGTERM and SIGHUP raise KeyboardInterrupt; a SIGHUP that is ignored, as below nohup, stays so."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, signal.default_int_handler)
 
 
 def guard(run: Callable[[DictConfig], str], composed: DictConfig) -> None:

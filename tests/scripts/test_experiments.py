@@ -48,7 +48,7 @@ def random_data(name: str, *, n_train: int, **_: object) -> data.Dataset:
 def miniature(cfg: config.Config) -> list[str]:
     """Overrides that make `cfg` a run of ten light or five heavy steps, the last of them after RAIS has learned p."""
     m, per_epoch = (cfg.batch_size, 4) if cfg.model.name == LIGHT else (4, 2)
-    small = [f"batch_size={m}", f"data.n_train={per_epoch * m}", "epochs=2.5", "evaluate_every=2", "gain.every=2"]
+    small = [f"batch_size={m}", f"data.n_train={per_epoch * m}", "epochs=2.5", "evaluations=1", "gain.every=2"]
     return small + ([f"sampler.visits={m}"] if hasattr(cfg.sampler, "visits") else [])
 
 

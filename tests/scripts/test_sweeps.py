@@ -27,7 +27,7 @@ from rais.paper.settings import schema as config
 ROOT = Path(__file__).resolve().parents[2]
 # Seen by pytest only: sweeps.py filters it out for those who sweep.
 pytestmark = pytest.mark.filterwarnings("ignore:\\s*'hydra/launcher/:UserWarning")
-TINY = ("task=digits", "data.n_train=64", "epochs=1", "evaluate_every=1")
+TINY = ("task=digits", "data.n_train=64", "epochs=1", "evaluations=1")
 
 
 def command(runs: Path, *overrides: str) -> list[str]:

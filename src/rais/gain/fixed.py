@@ -81,7 +81,8 @@ class Replay(Given):
 
 
 class Exact(Given):
-    """The oracle's r from the exact moments that its draw was made with, no averaging.  [derived]
+    """The oracle's r from the exact moments that its draw was made with, no averaging.
+    [derived, docs/derivations.md: gain ratio]
 
     >>> norms, full_gradient_sq = torch.tensor([1.0, 3.0]), torch.tensor(0.0)
     >>> oracle = Oracle(2, 1, measure=lambda: (norms, full_gradient_sq), generator=torch.Generator().manual_seed(0))
@@ -94,5 +95,8 @@ class Exact(Given):
         self.oracle = oracle
 
     def update(self, batch: Minibatch | None) -> Tensor:
-        v, full_gradient_sq = (x.to(torch.float64) for x in (self.oracle.norms, self.oracle.full_gradient_sq))
-        return exact_moments(v, v.mean() / v, full_gradient_sq, self.oracle.m)["gain_ratio"]
+        norms, full_gradient_sq = self.oracle.norms, self.oracle.full_gradient_sq
+        if norms is None or full_gradient_sq is None:
+            raise RuntimeError("the oracle's ratio is that of its last draw, and there was none: draw first")
+        v = norms.to(torch.float64)
+        return exact_moments(v, v.mean() / v, full_gradient_sq.to(torch.float64), self.oracle.m)["gain_ratio"]

@@ -86,15 +86,17 @@ def minibatch_moments(batch: Minibatch) -> Tensor:
     Norms fall by orders of magnitude in training; over the mean that their distribution predicts they stay near 1, so
     that an average over minibatches is not one of the past alone.
     """
+    assert batch.draw.mean_norm is not None  # nothing is averaged before there is one
     v = batch.norm.to(torch.float64) / batch.draw.mean_norm
     both = torch.stack([v, batch.draw.weight * v])
-    # (v, weight v) times weight v: mean_j weight_j v_j² for uniform draws, mean_j (weight_j v_j)² for p  [derived]
+    # (v, weight v) times weight v: mean_j weight_j v_j² for uniform draws, mean_j (weight_j v_j)² for p
+    # [derived, docs/derivations.md: moments]
     return (both * both[1]).mean(1)
 
 
 def exact_moments(v: Tensor, weight: Tensor, full_gradient_sq: Tensor, m: int) -> dict[str, Tensor]:
     """`gain_ratio`, `rho` and `phi` from the norms v (n,) = ‖∇f_i‖, the weights (n,) = 1/(n p_i) and ‖∇F‖² ().
-    [derived]
+    [derived, docs/derivations.md: moments; gain ratio]
 
     An example of norm 0 contributes nothing, also where its weight is infinite. Where all norms are 0 every ratio is 1.
     """

@@ -49,8 +49,8 @@ class Phi(Stateful):
         ValueError: m < 2, `every` < 1, or no parameters to look at.
     """
 
-    _settings = ("m", "alpha", "every")
-    _entries = ("iteration", "size", "averages", "value")
+    _settings: tuple[str, ...] = ("m", "alpha", "every")
+    _entries: tuple[str, ...] = ("iteration", "size", "averages", "value")
 
     def __init__(self, parameters: Iterable[Tensor], *, m: int, alpha: float = 0.01, every: int = 1) -> None:
         if m < 2:
@@ -122,7 +122,8 @@ class FromParts(Phi):
 
     What biases it: weights that were capped, and batch statistics, since both tie examples of a part together. Evenly
     spaced draws are not independent: as for reshuffled SGD, the estimate of ‖∇F‖² is then low by about
-    (mean_i ‖∇f_i‖² − ‖∇F‖²)/(n − 1), which is of order 1/n.  [derived for uniform draws without replacement]
+    (mean_i ‖∇f_i‖² − ‖∇F‖²)/(n − 1), which is of order 1/n.
+    [derived, docs/derivations.md: phi from parts]
 
     >>> phi = FromParts([torch.zeros(2, requires_grad=True)], m=4)
     >>> part_sq, whole_sq = torch.tensor([1.0, 1.0]), torch.tensor(0.75)  # an inner product of 1/2
@@ -206,7 +207,8 @@ class HalfBatch(FromParts):
 
 
 def full_gradient_sq(sizes: Sequence[int], part_sq: Tensor, whole_sq: Tensor) -> Tensor:
-    """‖∇F‖² ≈ (m²‖g‖² − Σ m_k²‖g_k‖²)/(m² − Σ m_k²), () float64, from parts of m_k = `sizes` examples.  [derived]
+    """‖∇F‖² ≈ (m²‖g‖² − Σ m_k²‖g_k‖²)/(m² − Σ m_k²), () float64, from parts of m_k = `sizes` examples.
+    [derived, docs/derivations.md: phi from parts]
 
     m²‖g‖² is the sum of m_k m_l⟨g_k, g_l⟩ over all pairs of parts; what is left without the pairs (k, k) has the mean
     ‖∇F‖² each. Unbiased for independent parts of any sizes. Uniform draws without replacement lower it by

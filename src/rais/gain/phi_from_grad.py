@@ -48,6 +48,7 @@ class Consecutive(_FromGrad):
         self.previous: list[Tensor] = []
 
     def _measure(self, batch: Minibatch, sampled_one: Tensor) -> None:
+        assert batch.draw.mean_norm is not None  # nothing is averaged before there is one
         gradient = [g.to(widened(g)) / batch.scale for g in self._gradient()]
         previous, self.previous = self.previous, gradient
         if previous:
@@ -106,6 +107,9 @@ class ExactScale(_FromGrad):
         super().update(batch, sampled_one)
 
     def _measure(self, batch: Minibatch, sampled_one: Tensor) -> None:
+        if batch.inputs is None or batch.targets is None:
+            raise ValueError("ExactScale takes exact norms: it needs Minibatch(…, inputs=x, targets=y)")
+        assert batch.draw.mean_norm is not None  # nothing is averaged before there is one
         few = slice(self.few)
         weight, observed = batch.draw.weight[few].to(torch.float64), batch.norm[few].to(torch.float64)
         exact = exact_norms(self.model, self.loss, batch.inputs[few], batch.targets[few]).to(torch.float64)

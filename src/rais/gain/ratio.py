@@ -12,10 +12,11 @@ budget are measured in (pace.py).
 | α          | alpha             |       | rate of the slow average, per importance draw       |
 
     r = E‖g_U‖²/E‖g‖² = 1 + (1/m)(E‖g_U1‖² − E‖g_1‖²)/E‖g‖²                      [seen]
-      = 1 + φ(ρ − 1)                                                             [derived]
-    E‖g_U1‖² = mean_i v_i²       ≈ mean_j weight_j v_j²                          [derived]
-    E‖g_1‖²  = (1/n²) Σ v_i²/p_i ≈ mean_j (weight_j v_j)²                        [derived]
-    φ = 1 − (1 − 1/m) ‖∇F‖²/E‖g‖²                                                [derived]
+      = 1 + φ(ρ − 1)                                                         [gain ratio]
+    E‖g_U1‖² = mean_i v_i²       ≈ mean_j weight_j v_j²                         [moments]
+    E‖g_1‖²  = (1/n²) Σ v_i²/p_i ≈ mean_j (weight_j v_j)²                       [moments]
+    φ = 1 − (1 − 1/m) ‖∇F‖²/E‖g‖²                                             [gain ratio]
+    [derived, docs/derivations.md: moments; gain ratio]
 
 ρ needs norms in any one unit; φ is the only place where loss-layer norms and true gradients meet. Everything stays
 on the device: no method here waits for it.
@@ -119,7 +120,7 @@ class Adaptive(Stateful):
             return self.one
         self.moments.update(minibatch_moments(batch))
         self.phi.update(batch, sampled_one=self.moments.value[0, 1])
-        return torch.lerp(self.one, self.rho, self.phi.value)  # r = 1 + φ(ρ − 1) [derived]
+        return torch.lerp(self.one, self.rho, self.phi.value)  # r = 1 + φ(ρ − 1)
 
     def diagnostics(self) -> dict[str, float]:
         slow, fast = self.rhos.tolist()

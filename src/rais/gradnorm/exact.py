@@ -55,7 +55,7 @@ def exact_norms(model: nn.Module, loss: Loss, inputs: Tensor, targets: Tensor, *
         ValueError: no examples, lengths that differ, losses not per example, batch normalisation with
             statistics of the batch, no trainable parameter, a checkpoint with use_reentrant=True (its module is named).
 
-    Source: definition of v_i = ‖∇f_i‖ in METHOD section 1 [derived].
+    Source: v_i = ‖∇f_i‖, the norms that the oracle draws by [seen; derived, docs/derivations.md: layer norms].
     """
     if chunk < 1:
         raise ValueError(f"chunk must be at least 1, got {chunk}")

@@ -55,7 +55,8 @@ def softmax_cross_entropy_norm(
             `ignore_index` together with class probabilities.
         TypeError: wrong dtype.
 
-    Source: poster, "norm of the loss layer's gradient" [seen]; form without cancellation [derived].
+    Source: poster, "norm of the loss layer's gradient" [seen]; form without
+    cancellation [derived, docs/derivations.md: loss-layer norm].
     """
     _check(logits, target, weight, label_smoothing, ignore_index)
     dtype = torch.promote_types(logits.dtype, torch.float32)
@@ -83,14 +84,16 @@ def softmax_cross_entropy_norm(
 
 
 def _norm_of_probabilities(p: Tensor, t: Tensor, weight: Tensor | None, label_smoothing: float) -> Tensor:
-    """‖p Σ_k q_k − q‖₂ (b,), the gradient of −Σ_k q_k log p_k, q = weight·((1 − ε) t + ε/C) [derived].
+    """‖p Σ_k q_k − q‖₂ (b,), the gradient of −Σ_k q_k log p_k, q = weight·((1 − ε) t + ε/C).
+    [derived, docs/derivations.md: loss-layer norm]
 
     Component k is p_k Σ_{j≠k} q_j − q_k Σ_{j≠k} p_j, which keeps its accuracy where p and q nearly agree on one class.
     """
     q = t * (1 - label_smoothing) + label_smoothing / p.shape[1]
     if weight is not None:
         q = q * weight.detach().double()
-    return torch.linalg.vector_norm(p * _sum_of_others(q) - q * _sum_of_others(p), dim=1)
+    norm: Tensor = torch.linalg.vector_norm(p * _sum_of_others(q) - q * _sum_of_others(p), dim=1)
+    return norm
 
 
 def _sum_of_others(x: Tensor) -> Tensor:

@@ -99,7 +99,8 @@ class PerExampleNorms:
             sharing a parameter (it is named); batch normalisation with statistics of the batch; no trainable
             parameter; an argument out of range.
 
-    Source: layer formulas of the ghost-norm literature [recalled], checked against torch.func [derived].
+    Source: layer formulas of the ghost-norm literature [recalled], checked against torch.func
+    [derived, docs/derivations.md: layer norms].
     """
 
     def __init__(self, model: nn.Module, reduction: Literal["sum", "mean"], first: int | None = None) -> None:
@@ -143,7 +144,13 @@ class PerExampleNorms:
         self._with_gradient.add(title)
 
     def _after_forward(
-        self, title: str, formula: Formula, module: nn.Module, args: tuple, kwargs: dict, output: Tensor
+        self,
+        title: str,
+        formula: Formula,
+        module: nn.Module,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        output: Tensor,
     ) -> Tensor:
         if not output.requires_grad:
             self._without_graph.add(title)

@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rais.paper.records.read import EXAMPLE_ARRAYS, RecordError, load, load_beside_uniform
+from rais.paper.records.layout import EXAMPLE_ARRAYS, RecordError
+from rais.paper.records.read import load, load_beside_uniform
 
 EXAMPLES = (0, 1000, 2000)
 LOSS = {"train_loss": [2.0, 1.0, 0.5], "test_error": [0.9, 0.2, 0.1]}

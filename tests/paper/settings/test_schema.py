@@ -62,7 +62,7 @@ def test_arm(overrides: tuple[str, ...], arm: str) -> None:
         ("batch_size=0", r"batch_size=0 .* ≥ 1"),
         ("epochs=0", r"epochs=0.* greater than 0"),
         ("epochs=nan", r"epochs=nan"),
-        ("evaluate_every=-1", r"evaluate_every=-1"),
+        ("evaluations=-1", r"evaluations=-1"),
         ("seed=-1", r"seed=-1 .* ≥ 0"),
         ("momentum=1", r"momentum=1.* in \[0, 1\)"),
         ("schedule.scale=0", r"schedule\.scale=0"),

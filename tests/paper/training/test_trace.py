@@ -26,7 +26,7 @@ def traced(tmp_path: Path, **changes) -> tuple[Loop, list]:
         parts,
         Record(cfg, n=toy.N, device=parts.device),
         epochs=cfg.epochs,
-        evaluate_every=cfg.evaluate_every,
+        evaluations=cfg.evaluations,
         trace=Trace(parts),
     )
     train(loop)

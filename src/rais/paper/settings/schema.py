@@ -149,7 +149,7 @@ class WandbConfig:
 
 @dataclass
 class Config:
-    """A run. `epochs` is the budget in epochs equivalent; `evaluate_every` is in epochs of examples; `runs` is
+    """A run. `epochs` is the budget in epochs equivalent, with `evaluations` points over it; `runs` is
     where records go; `outliers` is the limit of outliers.py, null for none; `trace` keeps what figure 5 shows.
 
     `test_while_training` is the number of test images of every evaluation but the last, null for all.
@@ -170,7 +170,7 @@ class Config:
     momentum: float = MISSING
     augment: Optional[AugmentConfig] = None  # noqa: UP045
     outliers: Optional[float] = None  # noqa: UP045
-    evaluate_every: float = MISSING
+    evaluations: int = MISSING
     test_while_training: Optional[int] = None  # noqa: UP045
     diagnose: bool = False
     trace: bool = False
@@ -249,9 +249,9 @@ _WITHIN = (
     ("epochs", lambda x: x > 0, "greater than 0"),
     ("weight_decay", lambda x: x >= 0, "≥ 0"),
     ("momentum", lambda x: 0 <= x < 1, "in [0, 1)"),
-    ("evaluate_every", lambda x: x > 0, "greater than 0"),
-    ("threads", lambda x: x >= 1, "an integer ≥ 1"),
+    ("evaluations", lambda x: x >= 1, "an integer ≥ 1"),
     ("test_while_training", lambda x: x is None or x >= 1, "an integer ≥ 1, or null for all"),
+    ("threads", lambda x: x >= 1, "an integer ≥ 1"),
     ("data.n_train", lambda x: x is None or x >= 1, "an integer ≥ 1, or null for all"),
     ("model.dropout", lambda x: 0 <= x < 1, "in [0, 1)"),
     ("schedule.scale", lambda x: x > 0, "greater than 0"),

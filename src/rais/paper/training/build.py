@@ -23,9 +23,10 @@ from rais.gradnorm import norms_and_gradient
 from rais.loop.outliers import NoCap, OutlierCap
 from rais.paper import data, models
 from rais.paper.data.augment import Augment
-from rais.paper.records.write import read_multipliers
+from rais.paper.records.find import read_multipliers
 from rais.paper.settings.schema import Config
 from rais.paper.training.diagnose import SideBySide
+from rais.paper.training.evaluate import fixed_subset
 from rais.sampling.side import Side
 
 LOSS = partial(cross_entropy, reduction="none")
@@ -62,7 +63,7 @@ def build(cfg: Config, dataset: data.Dataset, replayed: Path | None = None) -> P
     sampler = build_sampler(cfg, len(dataset.train), rng.generator(cfg.seed, "sampling", device), measure, side)
     return Parts(
         data=dataset,
-        test_while_training=dataset.test.first(cfg.test_while_training or len(dataset.test)),
+        test_while_training=fixed_subset(dataset.test, cfg.test_while_training),
         model=model,
         forward=Weighted(model),
         sampler=sampler,

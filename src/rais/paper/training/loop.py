@@ -1,8 +1,8 @@
 """The training loop: one for every method, in the order of the poster.
 
 Draw, forward, norms, backward with importance weights, observe, update the gain ratio, step with η = r·lr_sched(t̂),
-advance t̂. It ends when t̂ reaches the budget that uniform SGD would have used up. Evaluations stand outside the
-timed region.
+advance t̂. It ends when t̂ reaches the budget that uniform SGD would have used up. Evaluations, on a grid in t̂, are
+outside the timed region.
 
 | paper | code          | unit                                                |
 |-------|---------------|-----------------------------------------------------|
@@ -17,6 +17,7 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch.nn.functional import cross_entropy
@@ -26,17 +27,37 @@ from rais.gain import Minibatch
 from rais.gradnorm import softmax_cross_entropy_norm
 from rais.paper.records.write import Record
 from rais.paper.training.build import Parts
+from rais.paper.training.checkpoint import Checkpoint, restore, state_of
 from rais.paper.training.diagnose import diagnose
-from rais.paper.training.evaluate import evaluate
+from rais.paper.training.evaluate import evaluate, grid
 from rais.paper.training.trace import Trace
 from rais.sampling import NonFiniteNorm
 
 LONGEST_RUN = 2  # A run whose r stays below 1 ends after this many times its budget in examples.
-LOOK_EVERY = 100  # Iterations between two looks at the device: for the progress bar, and for divergence.
+LOOK_EVERY = 100  # Most iterations between two looks at the device: for the progress bar, and for divergence.
+
+
+# What a checkpoint holds of a run: plain numbers, tensors (), and the parts with a state.
+COUNTS = ("iteration", "evaluated")
+SCALARS = ("t_hat", "ratio", "loss", "largest_weight")
+STATEFUL = ("model", "optimizer", "sampler", "gain", "augment", "protect")
 
 
 class Diverged(Exception):
     """The loss, the gain ratio or a gradient norm is no longer finite."""
+
+
+class Stopwatch:
+    """Adds up the wall-clock seconds of the blocks that it is around."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+
+    def __enter__(self) -> None:
+        self.began = time.perf_counter()
+
+    def __exit__(self, *_: object) -> None:
+        self.seconds += time.perf_counter() - self.began
 
 
 @dataclass
@@ -45,26 +66,34 @@ class Clock:
     ratio took."""
 
     seconds: float = 0.0
-    sampler_seconds: float = 0.0
     cpu_seconds: float = 0.0
+    sampler: Stopwatch = field(default_factory=Stopwatch)
 
 
 @dataclass
 class Loop:
-    """A run in progress; `train` drives it."""
+    """A run in progress; `train` drives it.
+
+    `epochs` is the budget in epochs equivalent, `evaluations` the points of the grid over it. A checkpoint, if there
+    is one, is written at every evaluation.
+    """
 
     parts: Parts
     record: Record
     epochs: float
-    evaluate_every: float
+    evaluations: int
     diagnoses: bool = False
     trace: Trace | None = None
+    checkpoint: Checkpoint | None = None
     iteration: int = 0
+    evaluated: int = 0  # points of the grid that have been reached
     clock: Clock = field(default_factory=Clock)
 
     def __post_init__(self) -> None:
         sampler, device = self.parts.sampler, self.parts.device
         self.per_epoch = sampler.n / sampler.m
+        self.budget = self.epochs * self.per_epoch
+        self.grid = grid(self.budget, self.evaluations)
         self.needs_norms = sampler.needs_norms or self.parts.gain.needs_norms or self.parts.protect.needs_norms
         self.t_hat = torch.zeros((), dtype=torch.float64, device=device)
         self.ratio = torch.ones((), dtype=torch.float64, device=device)
@@ -73,32 +102,28 @@ class Loop:
 
     def step(self) -> None:
         """One minibatch. Waits for the device nowhere."""
-        p = self.parts
-        begin = time.perf_counter()
-        draw = p.sampler.draw()
-        drawn = time.perf_counter()
+        p, of_sampler = self.parts, self.clock.sampler
+        with of_sampler:
+            draw = p.sampler.draw()
         x, y = p.data.train.batch(draw.index)
         logits = p.forward(p.augment(x, draw.side), draw.weight)
-        forwarded = time.perf_counter()
-        norm = softmax_cross_entropy_norm(logits.detach(), y) if self.needs_norms else None
-        weight = p.protect(draw.weight, norm)
-        measured = time.perf_counter()
+        with of_sampler:
+            norm = softmax_cross_entropy_norm(logits.detach(), y) if self.needs_norms else None
+            weight = p.protect(draw.weight, norm)
         weighted = weight * cross_entropy(logits, y, reduction="none")
         weighted.mean().backward(retain_graph=p.gain.needs_graph)
-        computed = time.perf_counter()
-        if p.sampler.needs_norms:
-            p.sampler.observe(draw, norm)
-        self.ratio = p.gain.update(Minibatch(draw._replace(weight=weight), norm, weighted, x, y))
-        adapted = time.perf_counter()
-        self.learning_rate = self.ratio * p.schedule(self.t_hat)
-        p.optimizer.param_groups[0]["lr"] = self.learning_rate.to(torch.float32)
+        with of_sampler:
+            if p.sampler.needs_norms:
+                p.sampler.observe(draw, norm)
+            self.ratio = p.gain.update(Minibatch(draw._replace(weight=weight), norm, weighted, x, y))
+        learning_rate = self.ratio * p.schedule(self.t_hat)  # η = r·lr_sched(t̂) [seen]
+        p.optimizer.param_groups[0]["lr"] = learning_rate.to(torch.float32)
         p.optimizer.step()
         p.optimizer.zero_grad(set_to_none=True)
         self.t_hat = self.t_hat + self.ratio
         self.iteration += 1
         self.loss = weighted.detach().mean()
         self.largest_weight = torch.maximum(self.largest_weight, draw.weight.max())
-        self.clock.sampler_seconds += drawn - begin + measured - forwarded + adapted - computed
         if self.trace is not None:
             self.trace.count(draw)
 
@@ -121,22 +146,30 @@ class Loop:
         if not healthy:
             raise Diverged(f"the loss of a minibatch is not finite at iteration {self.iteration}")
 
-    def steps_to(self, stop: int) -> int:
-        """Minibatches to run before the next look: not past iteration `stop`, and to the budget in ever shorter
-        stretches."""
-        left = (self.epochs * self.per_epoch - self.t_hat.item()) / (2 * max(self.ratio.item(), 1e-3))
-        return max(1, min(stop - self.iteration, LOOK_EVERY, math.ceil(left)))
+    def steps_to_look(self) -> int:
+        """Minibatches to run before the next look: to the next point of the grid in ever shorter stretches, so that
+        an evaluation comes at the first t̂ past it while r does not double within a stretch.
+
+        They follow from the state at the last look alone, hence a resumed run looks when an uninterrupted one does.
+        """
+        left = (self.grid[self.evaluated] - self.t_hat.item()) / (2 * max(self.ratio.item(), 1e-3))
+        return max(1, min(LOOK_EVERY, math.ceil(left), math.ceil(LONGEST_RUN * self.budget) - self.iteration))
+
+    @property
+    def is_due(self) -> bool:
+        """Whether the next evaluation is due."""
+        return self.is_finished or self.t_hat.item() >= self.grid[self.evaluated]
 
     @property
     def is_finished(self) -> bool:
-        return self.t_hat.item() >= self.epochs * self.per_epoch or self.is_overlong
+        return self.t_hat.item() >= self.budget or self.is_overlong
 
     @property
     def is_overlong(self) -> bool:
-        return self.iteration >= LONGEST_RUN * self.epochs * self.per_epoch
+        return self.iteration >= LONGEST_RUN * self.budget
 
     def evaluate(self) -> None:
-        """Record the state of the run.
+        """Record the state of the run, and write its checkpoint.
 
         Raises:
             Diverged: the training loss is not finite; it is recorded first.
@@ -150,7 +183,7 @@ class Loop:
             "test_error": test_error,
             "gain_ratio": self.ratio.item(),
             "learning_rate": (self.ratio * p.schedule(self.t_hat)).item(),
-            "sampler_seconds": self.clock.sampler_seconds,
+            "sampler_seconds": self.clock.sampler.seconds,
             "cpu_seconds": self.clock.cpu_seconds,
             "effective_sample_size": p.sampler.effective_sample_size(),
             "largest_weight": self.largest_weight.item(),
@@ -178,10 +211,37 @@ class Loop:
         self.largest_weight = torch.zeros_like(self.largest_weight)
         if not math.isfinite(train_loss):
             raise Diverged(f"the training loss is {train_loss} at iteration {self.iteration}")
+        while self.evaluated < len(self.grid) and self.t_hat.item() >= self.grid[self.evaluated]:
+            self.evaluated += 1
+        if self.checkpoint is not None:
+            self.checkpoint.write(self.state_dict())
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that the numbers to come depend on, and the place in the record. Torch's global generators are
+        no part of it: nothing draws from them."""
+        return {
+            **{name: getattr(self, name) for name in (*COUNTS, *SCALARS)},
+            "clock": [self.clock.seconds, self.clock.cpu_seconds, self.clock.sampler.seconds],
+            "parts": {name: state_of(getattr(self.parts, name)) for name in STATEFUL},
+            "trace": state_of(self.trace),
+            "record": self.record.state_dict(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on where `state` was taken, with parts and a trace built from the same settings."""
+        for name in COUNTS:
+            setattr(self, name, state[name])
+        for name in SCALARS:
+            setattr(self, name, state[name].to(self.parts.device))
+        self.clock.seconds, self.clock.cpu_seconds, self.clock.sampler.seconds = state["clock"]
+        for name in STATEFUL:
+            restore(getattr(self.parts, name), state["parts"][name])
+        restore(self.trace, state["trace"])
+        self.record.resume_at(self.iteration)
 
 
 def train(loop: Loop) -> str:
-    """Run `loop` to its end, recording as it goes; returns the status, which is also in the record.
+    """Run `loop` from where it is to its end, recording as it goes; returns the status, which is also in the record.
 
     Divergence is a result. An interruption (Ctrl-C) or a failure is written down and raised again.
     """
@@ -191,15 +251,13 @@ def train(loop: Loop) -> str:
         total=budget, desc=title, unit="epoch", disable=None, bar_format="{l_bar}{bar}| {remaining} left{postfix}"
     )
     try:
-        loop.evaluate()
-        evaluations = 0
-        while not loop.is_finished:
-            evaluations += 1
-            stop = round(evaluations * loop.evaluate_every * loop.per_epoch)
-            while loop.iteration < stop and not loop.is_finished:
-                loop.run_timed(loop.steps_to(stop))
-                _show(bar, loop)
+        if not loop.evaluated:
             loop.evaluate()
+        while not loop.is_finished:
+            loop.run_timed(loop.steps_to_look())
+            _show(bar, loop)
+            if loop.is_due:
+                loop.evaluate()
         message = "stopped at twice its budget in examples, short of it in t̂" if loop.is_overlong else ""
         record.finish("done", message)
     except Diverged as error:
