@@ -30,6 +30,7 @@ from rais.loop.choose import choose_gain, choose_outliers, refuse_sharded
 from rais.loop.flight import Flight
 from rais.loop.gradients import are_finite, unscale
 from rais.loop.graph import has_unweighted_statistics, norm_of
+from rais.loop.loader import Loader
 from rais.loop.minibatch import Part, check_factors, in_order, join, span, whole_size
 from rais.loop.parts import PartSquares
 from rais.loop.ranks import Ranks, answering
@@ -96,7 +97,7 @@ class Engine:
     def __init__(
         self,
         optimizer: Optimizer,
-        source: Any,
+        source: Sampler | Loader,
         *,
         model: nn.Module | None = None,
         scheduler: Any = None,
@@ -107,6 +108,11 @@ class Engine:
         phi_every: int = PHI_EVERY,
         group: Any = None,
     ) -> None:
+        if not isinstance(source, Sampler | Loader):
+            raise ValueError(
+                f"the source of draws is a {type(source).__name__}: pass a sampler, RAIS(n=…, m=…, seed=…) for one, or a "
+                "rais.Loader of it"
+            )
         self.loader = None if isinstance(source, Sampler) else source
         self.sampler: Sampler = source if self.loader is None else source.sampler
         self.optimizer, self.budget = optimizer, budget

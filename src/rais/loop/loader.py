@@ -23,7 +23,7 @@ from rais.loop.state import below
 from rais.sampling.base import Draw, Sampler
 
 VERSION = 1
-OURS = ("batch_size", "shuffle", "sampler", "batch_sampler", "drop_last")
+OURS = ("batch_size", "shuffle", "batch_sampler", "drop_last")
 
 Rows = tuple[int, list[int]]  # a draw's ticket, and the examples to load
 
@@ -58,11 +58,15 @@ class Loader:
 
     Raises:
         ValueError: a data set of another length than n or without one; an argument that the draws decide
-            (batch_size, shuffle, sampler, batch_sampler, drop_last, in_order=False); m smaller than the ranks.
+            (batch_size, shuffle, batch_sampler, drop_last, in_order=False); m smaller than the ranks.
         RuntimeError: while iterating, a loaded batch of another length than its draw.
     """
 
     def __init__(self, dataset: Dataset[Any], sampler: Sampler, *, group: Any = None, **dataloader_kwargs: Any) -> None:
+        if not isinstance(sampler, Sampler):
+            raise ValueError(
+                f"the sampler is a {type(sampler).__name__}: pass one of rais, RAIS(n=…, m=…, seed=…) for one"
+            )
         if isinstance(dataset, IterableDataset) or not hasattr(dataset, "__len__"):
             raise ValueError(
                 f"{type(dataset).__name__} is no map-style data set: examples are picked by their number, which needs "
