@@ -110,11 +110,11 @@ class Engine:
     ) -> None:
         if not isinstance(source, Sampler | Loader):
             raise ValueError(
-                f"the source of draws is a {type(source).__name__}: pass a sampler, RAIS(n=…, m=…, seed=…) for one, or a "
-                "rais.Loader of it"
+                f"the source of draws is a {type(source).__name__}: pass a sampler, RAIS(n=…, m=…, seed=…) for one, or "
+                "a rais.Loader of it"
             )
-        self.loader = None if isinstance(source, Sampler) else source
-        self.sampler: Sampler = source if self.loader is None else source.sampler
+        self.loader = source if isinstance(source, Loader) else None
+        self.sampler = source.sampler if isinstance(source, Loader) else source
         self.optimizer, self.budget = optimizer, budget
         refuse_sharded(model, self.parameters)
         self.ranks = Ranks(group) if self.loader is None else self.loader.ranks
