@@ -66,6 +66,7 @@ def test_each_rank_loads_its_own_part(tmp_path: Path) -> None:
         ("seeds", "RuntimeError: the ranks differ in the draw"),
         ("bare", "RuntimeError: the ranks differ in the gradient"),
         ("no_group", "ValueError: torch.distributed runs 2 ranks and no group is named"),
+        ("outliers", "ValueError: outliers on several ranks"),
         ("fsdp", "ValueError: FSDP (FullyShardedDataParallel, fully_shard) is not supported"),
     ],
 )

@@ -37,7 +37,8 @@ def train(rank: int, group: dist.ProcessGroup, mode: str) -> dict:
     model = net if mode == "bare" else DistributedDataParallel(net)
     source = sampler(seed=rank if mode == "seeds" else 0)
     optimizer = torch.optim.SGD(net.parameters(), lr=LR, momentum=0.5)
-    engine = rais.Engine(optimizer, source, group=None if mode == "no_group" else group, phi_every=8)
+    settings = {"outliers": 10.0} if mode == "outliers" else {}
+    engine = rais.Engine(optimizer, source, group=None if mode == "no_group" else group, phi_every=8, **settings)
     pieces = 2 if mode == "pieces" else 1
     drawn, ratios = [], []
     for step in range(STEPS if mode in ("train", "pieces") else 30):
