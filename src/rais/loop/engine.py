@@ -110,11 +110,11 @@ class Engine:
     ) -> None:
         if not isinstance(source, Sampler | Loader):
             raise ValueError(
-                f"the source of draws is a {type(source).__name__}: pass a sampler, RAIS(n=…, m=…, seed=…) for one, or a "
-                "rais.Loader of it"
+                f"the source of draws is a {type(source).__name__}: pass a sampler, RAIS(n=…, m=…, seed=…) for one, or "
+                "a rais.Loader of it"
             )
-        self.loader = None if isinstance(source, Sampler) else source
-        self.sampler: Sampler = source if self.loader is None else source.sampler
+        self.loader = source if isinstance(source, Loader) else None
+        self.sampler = source.sampler if isinstance(source, Loader) else source
         self.optimizer, self.budget = optimizer, budget
         refuse_sharded(model, self.parameters)
         self.ranks = Ranks(group) if self.loader is None else self.loader.ranks
@@ -124,6 +124,8 @@ class Engine:
         self.pace = Pace(self.rate.schedule, device=self.device)
         self.gain = choose_gain(gain, optimizer, self.sampler, self.parameters, phi_every)
         self.outliers = choose_outliers(outliers, self.device)
+        if self.outliers is not None and self.ranks.count > 1:
+            raise ValueError("outliers on several ranks: each would limit weights by a mean of its part; leave it out")
         self.needs_norms = self.sampler.needs_norms or self.gain.needs_norms or self.outliers is not None
         self.check_every = check_every or (1 if self.device.type == "cpu" else 32)
         self.mark: Callable[[str], None] = nothing
@@ -291,6 +293,11 @@ class Engine:
             raise ValueError(
                 f"losses have shape {tuple(losses.shape)}, the draw has {len(draw.index)} examples: one loss for each "
                 f"is needed; {cure}"
+            )
+        if self.gain.needs_graph and not self._is_whole(draw):
+            raise ValueError(
+                "this gain's φ needs the whole minibatch in one backward pass, and this is a part of it: use "
+                "gain='auto', whose φ comes from the parts, or FromParts in place of HalfBatch"
             )
         if self._weighted is not None and self._weighed != span(draw):
             raise RuntimeError(
