@@ -22,7 +22,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 import sweeps
-from rais.paper.settings import schema as config
+from rais.paper import settings as config
 
 ROOT = Path(__file__).resolve().parents[2]
 # Seen by pytest only: sweeps.py filters it out for those who sweep.

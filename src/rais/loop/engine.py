@@ -30,6 +30,7 @@ from rais.loop.choose import choose_gain, choose_outliers, refuse_sharded
 from rais.loop.flight import Flight
 from rais.loop.gradients import are_finite, unscale
 from rais.loop.graph import has_unweighted_statistics, norm_of
+from rais.loop.loader import Loader
 from rais.loop.minibatch import Part, check_factors, in_order, join, span, whole_size
 from rais.loop.parts import PartSquares
 from rais.loop.ranks import Ranks, answering
@@ -96,7 +97,7 @@ class Engine:
     def __init__(
         self,
         optimizer: Optimizer,
-        source: Any,
+        source: Sampler | Loader,
         *,
         model: nn.Module | None = None,
         scheduler: Any = None,
@@ -107,6 +108,11 @@ class Engine:
         phi_every: int = PHI_EVERY,
         group: Any = None,
     ) -> None:
+        if not isinstance(source, Sampler | Loader):
+            raise ValueError(
+                f"the source of draws is a {type(source).__name__}: pass a sampler, RAIS(n=…, m=…, seed=…) for one, or a "
+                "rais.Loader of it"
+            )
         self.loader = None if isinstance(source, Sampler) else source
         self.sampler: Sampler = source if self.loader is None else source.sampler
         self.optimizer, self.budget = optimizer, budget
@@ -128,11 +134,10 @@ class Engine:
         self._parts: list[Part] = []
         self._factors: list[float | Tensor] = []
         self._pending = 0  # losses handed out whose backward has not begun
-        is_weighted = model is not None and not isinstance(self.sampler, Uniform)  # uniform draws weigh 1
-        self._weighted = batch_norm.Weighted(model) if is_weighted else None
+        weighs_one = isinstance(self.sampler, Uniform)
+        self._weighted = None if model is None or weighs_one else batch_norm.Weighted(model)
         self._weights: Any = None  # the context in which the model's layers have weights
         self._weighed: Any = None  # whose they are
-        self._whole: Draw | None = None
         if self.loader is not None:
             self.loader.engine = self
 
@@ -348,7 +353,7 @@ class Engine:
             check_factors(self._factors, scaler)
         if scaler is not None:
             unscale(scaler, self.optimizer)
-        self._whole, batch = join(self._parts, self.flight, self.ranks)
+        whole, batch = join(self._parts, self.flight, self.ranks)
         if (looks or scaler is not None) and not are_finite(self._gradients(), batch.norm):
             self._count_skipped()
             self.skip(batch.draw)
@@ -358,9 +363,9 @@ class Engine:
         if self.squares.sizes:
             self._measure_phi(batch.draw)
         if self.ranks.count > 1 and self.iteration % COMPARE_EVERY == 0:
-            self._compare_ranks(batch.draw)
+            self._compare_ranks(whole)
         if self.sampler.needs_norms:
-            self.sampler.observe(self._whole, batch.norm.to(self.sampler.device))
+            self.sampler.observe(whole, batch.norm.to(self.sampler.device))
         self.mark("sampler")
         self.ratio = self.gain.update(batch)
         self.mark("gain")
@@ -390,7 +395,7 @@ class Engine:
         self.optimizer.zero_grad(set_to_none=True)
         self.squares.drop()
         self._unweigh()
-        self.sampler.skip(self.flight.draws.get(draw.ticket, draw))
+        self.sampler.skip(self.flight.whole(draw))
         self._close(draw)
 
     def _gradients(self) -> list[Tensor]:
@@ -418,8 +423,8 @@ class Engine:
     def _compare_ranks(self, draw: Draw) -> None:
         self.ranks.compare(
             {
-                "the draw": self._whole.index,
-                "its weights": self._whole.weight,
+                "the draw": draw.index,
+                "its weights": draw.weight,
                 "the sampler's generator": self.sampler.generator.get_state(),
                 "t̂": self.t_hat,
                 "the gradient": self._gradients()[0],
@@ -428,7 +433,7 @@ class Engine:
 
     def _close(self, draw: Draw) -> None:
         self._parts, self._factors, self._pending = [], [], 0
-        self.flight.finish(draw.ticket)
+        self.flight.finish(draw)
 
     def _look(self) -> None:
         self.t = self.t_hat.item()
