@@ -55,7 +55,7 @@ class _Moments(torch.autograd.Function):
     """μ = Σ_i share_i mean_l x_il and σ² = Σ_i share_i mean_l (x_il − μ)², each (C,), of x (m, C, ...).
 
     In the dtype of `share`. Its own backward reads x once, where autograd would go through several tensors of that
-    size [derived].
+    size [derived, docs/derivations.md: weighted statistics].
     """
 
     @staticmethod
