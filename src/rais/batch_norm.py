@@ -108,7 +108,7 @@ class WeightedBatchNorm(nn.modules.batchnorm._BatchNorm):
         importance = self._recall() if is_recomputation else self._remember()
         if importance is None or not shares_statistics(self):
             return super().forward(x)
-        self._check_input_dim(x)
+        self._check_input_dim(x)  # type: ignore[no-untyped-call]  # torch's
         if x[:, 0].numel() < 2:
             raise ValueError(f"one number per channel, input {tuple(x.shape)}, has no variance: use a larger minibatch")
         if len(x) != len(importance.share):
@@ -156,6 +156,8 @@ class WeightedBatchNorm(nn.modules.batchnorm._BatchNorm):
 
     @torch.no_grad()
     def _track(self, mean: Tensor, variance: Tensor, count: Tensor) -> None:
+        assert self.running_mean is not None and self.running_var is not None  # since it tracks
+        assert self.num_batches_tracked is not None
         dtype = self.running_mean.dtype
         self.num_batches_tracked.add_(1)
         rate = 1.0 / self.num_batches_tracked.to(dtype) if self.momentum is None else self.momentum
@@ -243,9 +245,13 @@ def _weighted_batch_norm_act() -> type[WeightedBatchNorm]:
     """timm's BatchNormAct2d, which drops and activates what it normalised, with weights. Made when it is needed."""
     from timm.layers import BatchNormAct2d
 
-    class WeightedBatchNormAct2d(WeightedBatchNorm, BatchNormAct2d):
+    class WeightedBatchNormAct2d(WeightedBatchNorm, BatchNormAct2d):  # type: ignore[misc]  # timm need not be there
+        drop: nn.Module
+        act: nn.Module
+
         def _normalise(self, x: Tensor, mean: Tensor, variance: Tensor) -> Tensor:
-            return self.act(self.drop(super()._normalise(x, mean, variance)))
+            normalised: Tensor = self.act(self.drop(super()._normalise(x, mean, variance)))
+            return normalised
 
     WeightedBatchNormAct2d.__qualname__ = "WeightedBatchNormAct2d"  # so that a model can be pickled
     return WeightedBatchNormAct2d
@@ -379,7 +385,8 @@ class Weighted:
             self._set_for_backward(importance)
             torch.autograd.Variable._execution_engine.queue_callback(lambda: self._set_for_backward(None))
 
-        for node in {leaf.grad_fn for leaf in tree_leaves(outputs) if isinstance(leaf, Tensor)} - {None}:
+        leaves = [leaf for leaf in tree_leaves(outputs) if isinstance(leaf, Tensor)]
+        for node in {leaf.grad_fn for leaf in leaves if leaf.grad_fn is not None}:
             node.register_prehook(start)
 
     def _set_for_backward(self, importance: Importance | None) -> None:
