@@ -20,7 +20,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 import torch.distributed as dist
@@ -31,6 +31,9 @@ from torch.utils._pytree import tree_leaves
 
 from rais.gradnorm import register_formula
 from rais.gradnorm.shared import may_share_statistics, shares_statistics
+
+if TYPE_CHECKING:
+    from jaxtyping import Float, Shaped
 
 
 def reference(x: Tensor, weight: Tensor, scale: Tensor, shift: Tensor, eps: float) -> Tensor:
@@ -333,7 +336,7 @@ class Weighted:
                 module._name = name
         self._refuse_unweighted()
 
-    def __call__(self, x: Tensor, weight: Tensor) -> Any:
+    def __call__(self, x: Shaped[Tensor, "m ..."], weight: Float[Tensor, " m"]) -> Any:
         """model(x) with batch statistics weighted by `weight` (m,) ≥ 0 = 1/(n p_i); no gradient goes to the weights.
 
         Raises:
