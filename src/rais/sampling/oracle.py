@@ -13,6 +13,7 @@ to train with; it is the yardstick that the approximate samplers are measured ag
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -50,7 +51,8 @@ class Oracle(Sampler):
     ) -> None:
         super().__init__(n, m, seed=seed, generator=generator)
         self.measure = measure
-        self.exact = Categorical(torch.ones(n, device=self.device))
+        self.exact = Categorical(n, device=self.device)
+        self.exact.set_all(torch.ones(n, device=self.device))
         self.norms: Tensor | None = None
         self.full_gradient_sq: Tensor | None = None
 
@@ -62,7 +64,10 @@ class Oracle(Sampler):
         return self._hand_out(index, self.weight(index).to(torch.float32), mean_norm=self.exact.mean())
 
     def weight(self, index: Tensor) -> Tensor:
-        return 1.0 / (self.n * self.exact.probability(index))
+        return self.exact.weight(index)
 
     def probabilities(self) -> Tensor:
         return self.exact.probabilities()
+
+    def _tables(self, variant: dict[str, Any]) -> dict[str, Tensor]:
+        return self.exact.tables()

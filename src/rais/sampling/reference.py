@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -180,3 +180,21 @@ def smallest_robust_norm(v: Sequence[float]) -> float:
     scaling to B = 1 multiplies d by A and leaves k d₀ = d₀; and c₀ + |κ − c₀|/√N ≥ κ/√N for c₀ ≥ 0.
     """
     return max(v) / math.sqrt(len(v) + 1)
+
+
+def evenly_spaced(
+    due: Sequence[float], v: Sequence[float], count: int, wait: Callable[[], float]
+) -> tuple[list[int], list[float]]:
+    """The next `count` visits, in their order, and the due times (n,) after them: one visit after another, each of the
+    example that is due first, which is due again `wait()`/v_i later; wait() has mean 1.  [ours]"""
+    due, drawn = list(due), []
+    for _ in range(count):
+        i = min(range(len(due)), key=lambda j: due[j])
+        drawn.append(i)
+        due[i] += wait() / v[i]
+    return drawn, due
+
+
+def rescaled_due(due: float, now: float, old: float, new: float) -> float:
+    """The due time of an example whose v changes from `old` to `new`: what is left of its wait is scaled.  [ours]"""
+    return now + (due - now) * old / new

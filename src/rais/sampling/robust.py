@@ -32,7 +32,7 @@ def robust_norms(features: Tensor, c: Tensor, d: Tensor, k: Tensor) -> Tensor:
 
     These are the worst norms in U for the distribution proportional to them.
     """
-    return features @ (c + k * d)
+    return features @ (c + k * d).to(features.dtype)
 
 
 def worst_case(mean_features: Tensor, c: Tensor, d: Tensor) -> Tensor:

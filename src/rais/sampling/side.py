@@ -23,6 +23,21 @@ import torch
 from torch import Tensor
 
 
+class NoSide:
+    """No feature is chosen: what `Side.none()` returns. Its methods do nothing, so that no sampler needs a branch."""
+
+    mean = None
+
+    def plain(self, m: int, generator: torch.Generator) -> None:
+        return None
+
+    def draw(self, marginal: Tensor, slope: Tensor, generator: torch.Generator) -> tuple[None, float]:
+        return None, 1.0
+
+    def write_into(self, features: Tensor, side: Tensor | None) -> None:
+        pass
+
+
 class Side:
     """The sizes (K,) and their shares (K,) under plain augmentation.
 
@@ -40,6 +55,10 @@ class Side:
             raise ValueError(f"shares {self.shares.tolist()} must be probabilities that sum to 1")
         self.mean = (self.sizes @ self.shares).to(torch.float32).item()  # as it stands among the features
 
+    @staticmethod
+    def none() -> NoSide:
+        return NoSide()
+
     def plain(self, m: int, generator: torch.Generator) -> Tensor:
         """m sizes as plain augmentation draws them, (m,) int64."""
         return self._pick(self.shares.expand(m, -1), generator)
@@ -51,6 +70,16 @@ class Side:
         share = self.shares * ratio
         side = self._pick(share, generator)
         return side, share.sum(1) / ratio.gather(1, side[:, None]).squeeze(1)
+
+    def write_into(self, features: Tensor, side: Tensor | None) -> None:
+        """Put the size of each visit into the last column of its `features` (k, q).
+
+        Raises:
+            ValueError: `side` is None: the draw was made by hand and does not say.
+        """
+        if side is None:
+            raise ValueError("this sampler draws sizes, the observed draw has none: give Draw(index, weight, side)")
+        features[:, -1] = self.sizes.to(features.dtype)[side]
 
     def _pick(self, share: Tensor, generator: torch.Generator) -> Tensor:
         """A column for every row of `share` (m, K), in proportion to its entries."""

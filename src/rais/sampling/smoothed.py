@@ -12,6 +12,8 @@ poster's argument for RAIS is what happens here: δ too large limits the speed-u
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -36,8 +38,6 @@ class Smoothed(Sampler):
         ValueError: δ outside [0, 1], or m not in 1 … n.
     """
 
-    _state = ("estimates", "first_epoch", "visited")
-
     def __init__(
         self,
         n: int,
@@ -51,7 +51,8 @@ class Smoothed(Sampler):
         if not 0 <= delta <= 1:
             raise ValueError(f"delta={delta} must be in [0, 1]: it is the share of the probability that is uniform")
         self.delta = delta
-        self.estimates = Categorical(torch.ones(n, device=self.device))
+        self.estimates = Categorical(n, device=self.device)
+        self.estimates.set_all(torch.ones(n, device=self.device))
         self.first_epoch = Uniform(n, m, generator=self.generator)
         self.visited = 0
 
@@ -68,9 +69,9 @@ class Smoothed(Sampler):
         index = torch.where(is_uniform, by_chance, by_norm)
         return self._hand_out(index, self.weight(index).to(torch.float32), mean_norm=self.estimates.mean())
 
-    def _learn(self, index: Tensor, weight: Tensor, side: Tensor | None = None, *, norm: Tensor) -> None:
+    def _learn(self, index: Tensor, weight: Tensor, side: Tensor | None, norm: Tensor) -> None:
         self.visited += len(index)
-        index, norm = mean_of_repeats(index, norm)
+        index, _, norm = mean_of_repeats(index, norm)
         self.estimates.set(index, norm.clamp_min(SMALLEST_NORM))
 
     def _forget(self, index: Tensor) -> None:
@@ -80,10 +81,22 @@ class Smoothed(Sampler):
     def weight(self, index: Tensor) -> Tensor:
         if not self.knows_every_example:
             return torch.ones(len(index), dtype=torch.float64, device=self.device)
-        p = (1 - self.delta) * self.estimates.probability(index) + self.delta / self.n
-        return 1.0 / (self.n * p)
+        return 1.0 / ((1 - self.delta) / self.estimates.weight(index) + self.delta)
 
     def probabilities(self) -> Tensor:
         if not self.knows_every_example:
             return self.first_epoch.probabilities()
         return (1 - self.delta) * self.estimates.probabilities() + self.delta / self.n
+
+    def _settings(self) -> dict[str, Any]:
+        return {**super()._settings(), "delta": self.delta}
+
+    def _tables(self, variant: dict[str, Any]) -> dict[str, Tensor]:
+        return self.estimates.tables()
+
+    def _rest(self) -> dict[str, Any]:
+        return {"visited": self.visited, "order": self.first_epoch.order.clone()}
+
+    def _adopt(self, state: dict[str, Any], tables: dict[str, Tensor]) -> None:
+        self.visited = state["visited"]
+        self.first_epoch.order = state["order"].to(self.device, copy=True)

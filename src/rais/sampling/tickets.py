@@ -14,22 +14,25 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
     from rais.sampling.base import Draw
 
+COLUMNS = ("index", "weight", "side", "norm")  # of draws and visits, and their types in a state
+DTYPES = (torch.int64, torch.float32, torch.int64, torch.float32)
 MANY = 64  # draws in flight: more than any loader's prefetching needs
 MOST = 16 * MANY  # beyond it the oldest are forgotten, as if skipped
 
 
 @dataclass
 class Held:
-    """The sampler's copy of one draw: index, weight and, where there is one, side, each (m,)."""
+    """The sampler's copy of one draw: index, weight and side, each (m,), the last None where there is none."""
 
-    tensors: tuple[Tensor, ...]
+    tensors: tuple[Tensor, Tensor, Tensor | None]
     left: list[bool] | None = None  # None: all of it
 
 
@@ -41,10 +44,10 @@ class Tickets:
         self.held: dict[int, Held] = {}
         self.has_warned = False
 
-    def issue(self, *tensors: Tensor) -> int:
+    def issue(self, index: Tensor, weight: Tensor, side: Tensor | None) -> int:
         """The ticket of a draw, whose index, weight and side (m,) are kept until it is observed."""
         ticket, self.issued = self.issued, self.issued + 1
-        self.held[ticket] = Held(tensors)
+        self.held[ticket] = Held((index, weight, side))
         if len(self.held) > MANY and not self.has_warned:
             self.has_warned = True
             warnings.warn(
@@ -56,7 +59,7 @@ class Tickets:
             del self.held[min(self.held)]
         return ticket
 
-    def redeem(self, draw: Draw) -> tuple[Tensor, ...]:
+    def redeem(self, draw: Draw) -> tuple[Tensor, Tensor, Tensor | None]:
         """The kept tensors of `draw`, a whole draw or a part, each of length len(draw.index). A ticket of None is a
         draw made by hand: copies of its own tensors.
 
@@ -64,8 +67,7 @@ class Tickets:
             ValueError: a ticket that was never handed out or was redeemed before, or a part that is not of its draw.
         """
         if draw.ticket is None:
-            given = (draw.index, draw.weight) if draw.side is None else (draw.index, draw.weight, draw.side)
-            return tuple(x.clone() for x in given)
+            return draw.index.clone(), draw.weight.clone(), None if draw.side is None else draw.side.clone()
         held = self.held.get(draw.ticket)
         if held is None:
             was = "was observed or skipped already" if 0 <= draw.ticket < self.issued else "was never handed out"
@@ -91,4 +93,39 @@ class Tickets:
         held.left = left
         if not any(left):
             del self.held[draw.ticket]
-        return tuple(x[own] for x in held.tensors)
+        index, weight, side = held.tensors
+        return index[own], weight[own], None if side is None else side[own]
+
+    def state(self) -> dict[str, Any]:
+        """`issued`, and the held draws one after another, each `held_size` long."""
+        held = self.held.values()
+        index, weight, side = stacked([one.tensors for one in held])
+        left = [flag for one in held for flag in one.left or [True] * len(one.tensors[0])]
+        return {
+            "issued": self.issued,
+            "held_ticket": list(self.held),
+            "held_size": [len(one.tensors[0]) for one in held],
+            "held_left": left,
+            "held_index": index,
+            "held_weight": weight,
+            "held_side": side,
+        }
+
+    def load(self, state: dict[str, Any], device: torch.device) -> None:
+        self.issued = state["issued"]
+        columns = [state[f"held_{name}"].to(device) for name in ("index", "weight", "side")]
+        self.held, begin = {}, 0
+        for ticket, size in zip(state["held_ticket"], state["held_size"], strict=True):
+            own = slice(begin, begin + size)
+            index, weight, side = (x[own].clone() if len(x) else None for x in columns)
+            left = state["held_left"][own]
+            self.held[ticket] = Held((index, weight, side), None if all(left) else list(left))
+            begin += size
+
+
+def stacked(visits: list[tuple[Tensor | None, ...]], width: int = 3) -> tuple[Tensor, ...]:
+    """The columns of several draws, one after another; empty where there are none."""
+    return tuple(
+        torch.cat([v[k] for v in visits]) if visits and visits[0][k] is not None else torch.empty(0, dtype=dtype)
+        for k, dtype in enumerate(DTYPES[:width])
+    )
