@@ -17,10 +17,9 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from rais import gain, rng, sampling
-from rais.batch_norm import Weighted
 from rais.gain import pace as schedule
 from rais.gradnorm import norms_and_gradient
-from rais.loop.outliers import NoCap, OutlierCap
+from rais.loop.outliers import OutlierCap
 from rais.paper import data, models
 from rais.paper.data.augment import Augment
 from rais.paper.records.find import read_multipliers
@@ -40,14 +39,13 @@ class Parts:
     data: data.Dataset
     test_while_training: data.Split
     model: nn.Module
-    forward: Callable[[Tensor, Tensor], Tensor]
     sampler: sampling.Sampler
     gain: gain.Adaptive | gain.Off
     schedule: Callable[[Tensor], Tensor]
     optimizer: torch.optim.Optimizer
     measure: sampling.oracle.Measure
     augment: Callable[[Tensor, Tensor | None], Tensor]
-    protect: Callable[[Tensor, Tensor | None], Tensor]
+    outliers: OutlierCap | None
     device: torch.device
 
 
@@ -65,7 +63,6 @@ def build(cfg: Config, dataset: data.Dataset, replayed: Path | None = None) -> P
         data=dataset,
         test_while_training=fixed_subset(dataset.test, cfg.test_while_training),
         model=model,
-        forward=Weighted(model),
         sampler=sampler,
         gain=build_gain(cfg, model, sampler, replayed),
         schedule=build_schedule(cfg, sampler.n / sampler.m),
@@ -78,7 +75,7 @@ def build(cfg: Config, dataset: data.Dataset, replayed: Path | None = None) -> P
         ),
         measure=measure,
         augment=augment,
-        protect=OutlierCap(cfg.outliers, alpha=cfg.gain.alpha, device=device) if cfg.outliers else NoCap(),
+        outliers=OutlierCap(cfg.outliers, alpha=cfg.gain.alpha, device=device) if cfg.outliers else None,
         device=device,
     )
 
@@ -153,8 +150,9 @@ def build_phi(cfg: Config, model: nn.Module) -> gain.Phi:
     """
     g, settings = cfg.gain, {"m": cfg.batch_size, "alpha": cfg.gain.alpha}
     parameters = list(model.parameters())
+    halves = gain.HalfBatch if cfg.diagnose else gain.FromParts  # the loop hands halves in; beside others they are made
     estimators = {
-        "half_batch": lambda: gain.HalfBatch(parameters, every=g.every, **settings),
+        "half_batch": lambda: halves(parameters, every=g.every, **settings),
         "exact": lambda: gain.ExactScale(parameters, every=g.every, model=model, loss=LOSS, **settings),
         "consecutive": lambda: gain.Consecutive(parameters, **settings),
     }
