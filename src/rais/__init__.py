@@ -4,9 +4,8 @@ The names here are what a training loop of one's own needs: a sampler, the norms
 that multiplies the learning rate. Settings, data, records and figures of the reproduction are in the submodules.
 """
 
-from rais.gain import Adaptive, Consecutive, ExactScale, HalfBatch, Minibatch
-from rais.gain.pace import Exponential, InverseSqrt
-from rais.gradnorm import exact_norms, softmax_cross_entropy_norm
+from rais.gain import Adaptive, Consecutive, ExactScale, Exponential, FromParts, HalfBatch, InverseSqrt, Minibatch
+from rais.gradnorm import exact_norms, output_norm, softmax_cross_entropy_norm
 from rais.loop.outliers import OutlierCap
 from rais.sampling import RAIS, Draw, Oracle, Sampler, Smoothed, Uniform
 
@@ -19,6 +18,7 @@ __all__ = [
     "Draw",
     "ExactScale",
     "Exponential",
+    "FromParts",
     "HalfBatch",
     "InverseSqrt",
     "Minibatch",
@@ -28,5 +28,6 @@ __all__ = [
     "Smoothed",
     "Uniform",
     "exact_norms",
+    "output_norm",
     "softmax_cross_entropy_norm",
 ]

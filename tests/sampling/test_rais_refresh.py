@@ -10,9 +10,9 @@ import torch
 from rais.sampling.features import NAMES
 
 
-def learned(make, play, refresh: int, n: int = 50, m: int = 4, visits: int = 84):
+def learned(make, play, refresh: int, n: int = 50, m: int = 4, visits: int = 840):
     sampler = make("rais", n, m, visits=visits, features=NAMES, refresh=refresh)
-    steps = math.ceil(n / m) + math.ceil(visits / m)
+    steps = math.ceil(n / m) + math.ceil(math.ceil(visits / 10) / m)
     play(sampler, steps)
     assert sampler.has_learned
     return sampler, steps
@@ -20,7 +20,7 @@ def learned(make, play, refresh: int, n: int = 50, m: int = 4, visits: int = 84)
 
 @pytest.mark.parametrize("refresh", [1, 3, 8])
 def test_first_solve_and_the_next_ones_are_on_schedule(refresh: int, make, play) -> None:
-    n, m, visits = 50, 4, 84
+    n, m, visits = 50, 4, 831
     sampler = make("rais", n, m, visits=visits, features=NAMES, refresh=refresh)
     solved, c = [], None
     for step in range(90):
@@ -67,7 +67,7 @@ def test_state_in_the_middle_of_a_round_continues_to_the_last_bit(pause: int, ma
     sampler, steps = learned(make, play, refresh=6)
     play(sampler, pause, start=steps)
     torch.save(sampler.state_dict(), tmp_path / "state.pt")
-    again = make("rais", sampler.n, sampler.m, visits=84, features=NAMES, refresh=6, seed=9)
+    again = make("rais", sampler.n, sampler.m, visits=840, features=NAMES, refresh=6, seed=9)
     again.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
     for a, b in zip(play(sampler, 40, start=steps + pause), play(again, 40, start=steps + pause), strict=True):
         assert torch.equal(a.index, b.index) and torch.equal(a.weight, b.weight)

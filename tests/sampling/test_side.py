@@ -41,7 +41,7 @@ def joint(sampler: RAIS) -> np.ndarray:
 
 
 def test_pairs_are_drawn_from_the_robust_distribution_over_pairs() -> None:
-    sampler = make()
+    sampler = make(visits=60)
     play(sampler, 40)
     sampler.solve()
     p = joint(sampler)

@@ -53,7 +53,7 @@ def test_different_norms_of_one_example_in_a_minibatch_are_averaged(make, play):
 
 def test_an_example_whose_norm_was_zero_stays_possible_without_smoothing(make):
     sampler = make("smoothed_0", 4, 4)
-    sampler.observe(sampler.draw()._replace(index=torch.arange(4)), torch.tensor([0.0, 1.0, 2.0, 3.0]))
+    sampler.observe(Draw(torch.arange(4), torch.ones(4)), torch.tensor([0.0, 1.0, 2.0, 3.0]))
     assert 0 < sampler.probabilities()[0] < 1e-30
     sampler.observe(Draw(torch.arange(4), torch.ones(4)), torch.zeros(4))
     assert sampler.probabilities().tolist() == [0.25] * 4

@@ -12,6 +12,7 @@ by `exact`.
 | L             | positions | scalar               | places of an example that share the weights (pixels) |
 
 Scaling: `grad` must come from the SUM of the per-example losses. From a mean, every result is smaller by b².
+Both x and grad must be float32 or float64: half precision is converted before it comes here.
 Squares of gradients below 1e-19 are 0 in float32.
 """
 
@@ -150,8 +151,9 @@ def _group_norm(norm: nn.GroupNorm, x: Tensor, grad: Tensor) -> Iterator[Tensor]
     return _affine(norm, _channels_first(normalized), _channels_first(grad), positions=2)
 
 
-def _batch_norm(norm: nn.BatchNorm1d | nn.BatchNorm2d, x: Tensor, grad: Tensor) -> Iterator[Tensor]:
-    normalized = F.batch_norm(x, norm.running_mean, norm.running_var, training=False, eps=norm.eps)
+def _batch_norm(norm: nn.modules.batchnorm._BatchNorm, x: Tensor, grad: Tensor) -> Iterator[Tensor]:
+    mean, variance = norm.running_mean.to(x.dtype), norm.running_var.to(x.dtype)
+    normalized = F.batch_norm(x, mean, variance, training=False, eps=norm.eps)
     return _affine(norm, _channels_first(normalized), _channels_first(grad), positions=2)
 
 
@@ -170,6 +172,8 @@ _FORMULAS: dict[type[nn.Module], Formula] = {
     nn.LayerNorm: _layer_norm,
     nn.BatchNorm1d: _batch_norm,
     nn.BatchNorm2d: _batch_norm,
+    nn.BatchNorm3d: _batch_norm,
+    nn.SyncBatchNorm: _batch_norm,
 }
 
 

@@ -21,17 +21,53 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from rais import rng
+from rais.sampling.tickets import Tickets
+
 
 class Draw(NamedTuple):
-    """A minibatch: `index` (m,) int64 and `weight` (m,) float32 = 1/(n p_index).
+    """A minibatch: `index` (m,) int64 and `weight` (m,) float32 = 1/(n p_index), both tensors of this draw alone.
 
-    (1/m) Σ_j weight_j ∇f_{index_j} is an unbiased estimate of the mean gradient over the training set. `side` (m,)
-    int64 is the size of the augmentation that goes with each example, where the sampler chooses it (side.py).
+    (1/m) Σ_j weight_j ∇f_{index_j} is an unbiased estimate of the mean gradient over the training set.
+
+    - `side` (m,) int64: the size of the augmentation that goes with each example, where the sampler chooses it
+    - `ticket`: which draw of its sampler this is; None for a draw made by hand
+    - `mean_norm`: Σ_i v_i/n of the distribution it was drawn from, the unit in which its norms are near 1; None while
+      draws are uniform because nothing is known yet. A float; on an accelerator a () float64 tensor
+    - `first`, `of`: where this part begins in its whole draw, and the size of that; `of` is None for a whole draw
+
+    >>> draw = Draw(torch.tensor([4, 2, 7]), torch.ones(3))
+    >>> draw.part(0, 2).index.tolist(), draw.part(1, 2).index.tolist()
+    ([4, 2], [7])
     """
 
     index: Tensor
     weight: Tensor
     side: Tensor | None = None
+    ticket: int | None = None
+    mean_norm: float | Tensor | None = None
+    first: int = 0
+    of: int | None = None
+
+    def part(self, i: int, k: int) -> Draw:
+        """The i-th of k contiguous parts, of sizes that differ by one at most, the longer ones first: a micro-batch.
+
+        Raises:
+            ValueError: i is not in 0 … k−1, or there are fewer than k examples.
+        """
+        size = len(self.index)
+        if not 0 <= i < k <= size:
+            raise ValueError(f"part({i}, {k}) of a draw of {size} examples: needs 0 ≤ i < k ≤ {size}")
+        short, longer = divmod(size, k)
+        begin = i * short + min(i, longer)
+        own = slice(begin, begin + short + (i < longer))
+        return self._replace(
+            index=self.index[own],
+            weight=self.weight[own],
+            side=None if self.side is None else self.side[own],
+            first=self.first + begin,
+            of=size if self.of is None else self.of,
+        )
 
 
 class NonFiniteNorm(ValueError):
@@ -44,34 +80,75 @@ class Sampler(ABC):
     Args:
         n: number of training examples.
         m: minibatch size, 1 ≤ m ≤ n.
-        generator: the source of every random number; its device is the sampler's device.
+        seed: the random numbers are those of `rng.generator(seed, "sampling")`, on the CPU.
+        generator: in place of `seed`, the source of every random number; its device is the sampler's device.
 
     Raises:
-        ValueError: m is not in 1 … n.
+        ValueError: m is not in 1 … n, or not exactly one of `seed` and `generator` is given.
     """
 
     needs_norms = True
     _state: tuple[str, ...] = ()
 
-    def __init__(self, n: int, m: int, *, generator: torch.Generator) -> None:
+    def __init__(self, n: int, m: int, *, seed: int | None = None, generator: torch.Generator | None = None) -> None:
         if not 1 <= m <= n:
             raise ValueError(f"minibatch size m={m} must be between 1 and the n={n} training examples")
+        if (seed is None) == (generator is None):
+            raise ValueError(f"seed={seed} and generator={generator}: give exactly one of them, seed=0 if any will do")
         self.n, self.m = n, m
-        self.generator = generator
-        self.device = generator.device
+        self.generator = rng.generator(seed, "sampling") if generator is None else generator
+        self.device = self.generator.device
+        self.tickets = Tickets()
 
     @abstractmethod
     def draw(self) -> Draw:
         """The next minibatch."""
 
-    @abstractmethod
     def observe(self, draw: Draw, norm: Tensor) -> None:
         """Learn from `norm` (m,), the gradient norms of the examples of `draw` at the parameters it was used with.
 
+        `draw` may be a part of a draw, and draws may come in any order. What the sampler remembers of the draw is what
+        it handed out, whatever was written into the draw's tensors since. A draw made by hand (ticket None) is taken at
+        its word.
+
         Raises:
-            ValueError: wrong shape, an index outside 0 … n−1, or a negative norm.
+            ValueError: wrong shape, an index outside 0 … n−1, a negative norm, or a ticket that was observed or skipped
+                before or never handed out.
             NonFiniteNorm: a NaN or infinite norm.
         """
+        check_observation(draw, norm, self.n)
+        if self.needs_norms:
+            self._learn(*self.tickets.redeem(draw), norm=norm.detach().clone())
+
+    def skip(self, draw: Draw) -> None:
+        """`draw`, or this part of it, will not be observed: a step that was not made.
+
+        Its examples stay possible. While the first pass lasts they come again within it.
+
+        Raises:
+            ValueError: as `observe`, for the ticket.
+        """
+        if self.needs_norms:
+            self._forget(self.tickets.redeem(draw)[0])
+
+    def _learn(self, index: Tensor, weight: Tensor, side: Tensor | None = None, *, norm: Tensor) -> None:
+        """Take in the norms (k,) of k visits, drawn with `weight` (k,)."""
+        raise NotImplementedError
+
+    def _forget(self, index: Tensor) -> None:  # noqa: B027
+        """The examples `index` (k,) were drawn, and nothing will be heard of it."""
+
+    def _hand_out(
+        self, index: Tensor, weight: Tensor, side: Tensor | None = None, mean_norm: float | Tensor | None = None
+    ) -> Draw:
+        """A draw with tensors of its own; where norms are needed, the given ones are kept under its ticket."""
+        if not self.needs_norms:
+            ticket, self.tickets.issued = self.tickets.issued, self.tickets.issued + 1
+        elif side is None:
+            ticket = self.tickets.issue(index, weight)
+        else:
+            ticket = self.tickets.issue(index, weight, side)
+        return Draw(index.clone(), weight.clone(), None if side is None else side.clone(), ticket, mean_norm)
 
     @abstractmethod
     def probabilities(self) -> Tensor:
@@ -93,7 +170,7 @@ class Sampler(ABC):
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that the draws to come depend on, the generator included."""
-        state: dict[str, Any] = {"generator": self.generator.get_state()}
+        state: dict[str, Any] = {"n": self.n, "generator": self.generator.get_state()}
         for name in self._state:
             value = getattr(self, name)
             if hasattr(value, "state_dict"):
@@ -110,17 +187,19 @@ class Sampler(ABC):
         Raises:
             ValueError: `state` belongs to another kind of sampler, or to one of another size.
         """
-        if set(state) != {"generator", *self._state}:
+        if set(state) != {"n", "generator", *self._state}:
             raise ValueError(
                 f"this state has the entries {sorted(state)}, a {type(self).__name__} sampler needs "
-                f"{sorted(['generator', *self._state])}: build the sampler with the settings it was saved with"
+                f"{sorted(['n', 'generator', *self._state])}: build the sampler with the settings it was saved with"
             )
+        if state["n"] != self.n:
+            raise ValueError(f"the saved state is of n={state['n']} examples, this sampler has n={self.n}")
         for name in self._state:
             value, saved = getattr(self, name), state[name]
             if hasattr(value, "load_state_dict"):
                 value.load_state_dict(saved)
             elif isinstance(saved, Tensor):
-                if isinstance(value, Tensor) and value.shape != saved.shape:
+                if isinstance(value, Tensor) and value.shape != saved.shape and name != "order":
                     raise ValueError(
                         f"the saved {name} has shape {tuple(saved.shape)}, this sampler's has {tuple(value.shape)}: "
                         "build the sampler with the settings it was saved with"
@@ -133,10 +212,10 @@ class Sampler(ABC):
         self.generator.set_state(state["generator"].cpu())
 
 
-def check_observation(draw: Draw, norm: Tensor, n: int, *, is_own: bool = False) -> None:
+def check_observation(draw: Draw, norm: Tensor, n: int) -> None:
     """Refuse an observation that would corrupt a sampler's memory; see `Sampler.observe` for the errors.
 
-    The indices of a draw that the sampler made itself (`is_own`) are not looked at: it costs 1 % of a small step.
+    The indices of a draw with a ticket are not looked at: those that count are the sampler's own.
     Values are looked at on the CPU only: on an accelerator that would stop the queue at every step, and a bad norm
     there shows as a non-finite loss at the next evaluation.
     """
@@ -147,7 +226,7 @@ def check_observation(draw: Draw, norm: Tensor, n: int, *, is_own: bool = False)
         )
     if norm.is_cuda:
         return
-    if not is_own:
+    if draw.ticket is None:
         low, high = (x.item() for x in draw.index.aminmax())
         if low < 0 or high >= n:
             outside = low if low < 0 else high
@@ -159,8 +238,12 @@ def check_observation(draw: Draw, norm: Tensor, n: int, *, is_own: bool = False)
         raise ValueError(f"a gradient norm is {low:g}: norms are never negative; pass ‖∇f_i‖, not a loss or a gradient")
 
 
-def mean_of_repeats(index: Tensor, value: Tensor) -> Tensor:
-    """`value` (m,) with the entries of one example replaced by their mean: writing them back is order-free. O(m²)."""
-    same = index[:, None] == index
-    # No matrix product: it may sum its rows in different orders, and the means of one example differ in the last digit.
-    return (same * value).sum(1).div_(same.sum(1))
+def mean_of_repeats(index: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+    """The distinct entries (k,) of `index` (m,), ascending, and the mean `value` (k,) float64 of each. O(m log m).
+
+    Sums of float32 values in float64 are exact over 29 binary orders of magnitude, so that their order does not matter.
+    """
+    distinct, where = index.unique(return_inverse=True)
+    both = torch.stack([value.to(torch.float64), torch.ones_like(value, dtype=torch.float64)])
+    total, count = both.new_zeros(2, len(distinct)).index_add_(1, where, both)
+    return distinct, total / count

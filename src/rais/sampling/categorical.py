@@ -70,6 +70,11 @@ class Categorical:
         col = torch.searchsorted(within, u[1] * within[:, -1:], right=True).squeeze(1)
         return col.add_(row, alpha=self.cols).clamp_max_(self.n - 1)
 
+    def mean(self) -> float | Tensor:
+        """Σ weight/n, a float on the CPU; elsewhere a () float64 tensor, so that the device need not be waited for."""
+        mean = self.row_sums.sum() / self.n
+        return mean.item() if mean.device.type == "cpu" else mean
+
     def value(self, index: Tensor) -> Tensor:
         """The weights of the examples `index` (m,), float64, in the unit they were given in."""
         return self.table.view(-1).index_select(0, index)

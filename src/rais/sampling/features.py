@@ -56,6 +56,10 @@ class Features:
         self.past = torch.zeros(n, WINDOWS[-1], device=device)
         self.count = torch.zeros(n, dtype=torch.int64, device=device)
         self.values = torch.zeros(n, len(self.columns), device=device)
+        if "constant" in self.names:  # also of an example that was never visited, so that it stays possible
+            self.values[:, self.names.index("constant")] = 1.0
+        if side is not None:
+            self.values[:, -1] = side
         self._age = torch.arange(WINDOWS[-1], device=device)
         in_window = torch.arange(WINDOWS[-1])[:, None] < torch.tensor(WINDOWS)
         self._in_window = in_window.to(device, torch.float64)

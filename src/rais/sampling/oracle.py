@@ -39,8 +39,16 @@ class Oracle(Sampler):
 
     needs_norms = False
 
-    def __init__(self, n: int, m: int, *, measure: Measure, generator: torch.Generator) -> None:
-        super().__init__(n, m, generator=generator)
+    def __init__(
+        self,
+        n: int,
+        m: int,
+        *,
+        measure: Measure,
+        seed: int | None = None,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        super().__init__(n, m, seed=seed, generator=generator)
         self.measure = measure
         self.exact = Categorical(torch.ones(n, device=self.device))
         self.norms: Tensor | None = None
@@ -51,10 +59,7 @@ class Oracle(Sampler):
         check_observation(Draw(torch.arange(self.n, device=self.device), self.norms), self.norms, self.n)
         self.exact.set_all(self.norms if self.norms.any() else torch.ones_like(self.norms))
         index = self.exact.sample(self.m, self.generator)
-        return Draw(index, self.weight(index).to(torch.float32))
-
-    def observe(self, draw: Draw, norm: Tensor) -> None:
-        check_observation(draw, norm, self.n)
+        return self._hand_out(index, self.weight(index).to(torch.float32), mean_norm=self.exact.mean())
 
     def weight(self, index: Tensor) -> Tensor:
         return 1.0 / (self.n * self.exact.probability(index))

@@ -1,8 +1,8 @@
 """RAIS: features → uncertainty set → robust distribution.
 
-Every few minibatches the examples just seen get new features and with them a new probability; every ⌈|D|/m⌉
-minibatches the uncertainty set is learned anew and all probabilities follow. There is no mathematics here: it is in
-features.py, uncertainty.py and robust.py.
+Every few minibatches the examples just seen get new features and with them a new probability; every ⌈|D|/10⌉ visits
+the uncertainty set is learned anew from the last |D| and all probabilities follow. There is no mathematics here: it is
+in features.py, uncertainty.py and robust.py.
 
 | paper | code          | shape  | unit                                            |
 |-------|---------------|--------|-------------------------------------------------|
@@ -20,7 +20,7 @@ import math
 import torch
 from torch import Tensor
 
-from rais.sampling.base import Draw, Sampler, check_observation, mean_of_repeats
+from rais.sampling.base import Draw, Sampler, mean_of_repeats
 from rais.sampling.categorical import Categorical
 from rais.sampling.features import NAMES, Features
 from rais.sampling.robust import inverse_radius, robust_norms
@@ -29,12 +29,16 @@ from rais.sampling.uncertainty import learn
 from rais.sampling.uniform import Uniform
 from rais.sampling.visits import Visits
 
+VISITS = 20_000
+SOLVES_PER_WINDOW = 10
+
 
 class RAIS(Sampler):
     """Robust, approximate importance sampling.
 
     Args:
-        visits: |D|, the number of recent visits the uncertainty set is learned from [20 000 recalled].
+        visits: |D|, the number of recent visits the uncertainty set is learned from; min(20 000, n/2) if None, and at
+            least m [20 000 recalled; n/2 ours].
         features: names of the features to use, out of `features.NAMES`, "constant" among them [all, recalled].
         refresh: minibatches that are drawn from one p; their visits take effect together, an example visited more than
             once among them counting as visited once. 1 updates p after every minibatch and costs about four times as
@@ -43,26 +47,36 @@ class RAIS(Sampler):
             a feature; its draw is ours]. `Draw.side` then says which; None for none.
 
     Draws are uniform without replacement until the set is learned for the first time, after one pass over the
-    training set (features need a past visit) and |D| visits more [recalled].
+    training set (features need a past visit [recalled]) and ⌈|D|/10⌉ visits more [ours].
+
+    >>> sampler = RAIS(100, 10, seed=0)
+    >>> for _ in range(20):
+    ...     draw = sampler.draw()
+    ...     sampler.observe(draw, draw.index / 10)
+    >>> sampler.has_learned, bool(sampler.weight(torch.tensor([90])) < sampler.weight(torch.tensor([10])))
+    (True, True)
 
     Raises:
         ValueError: |D| < m, refresh < 1, an unknown feature, no constant feature, or m not in 1 … n.
     """
 
-    _state = ("features", "recent", "robust", "uniform", "c", "d", "k", "ahead", "pending", "visited", "solve_at")
+    _state = ("features", "recent", "robust", "uniform", "c", "d", "k", "ahead", "pending", "mean_norm", "visited")
+    _state += ("waiting", "solve_at")
 
     def __init__(
         self,
         n: int,
         m: int,
         *,
-        generator: torch.Generator,
-        visits: int = 20_000,
+        seed: int | None = None,
+        generator: torch.Generator | None = None,
+        visits: int | None = None,
         features: tuple[str, ...] = NAMES,
         refresh: int = 8,
         side: Side | None = None,
     ) -> None:
-        super().__init__(n, m, generator=generator)
+        super().__init__(n, m, seed=seed, generator=generator)
+        visits = max(m, min(VISITS, n // 2)) if visits is None else visits
         if visits < m:
             raise ValueError(f"visits={visits} must be at least the minibatch size m={m}")
         if refresh < 1:
@@ -77,7 +91,7 @@ class RAIS(Sampler):
         self.features = Features(n, device=self.device, names=features, side=side and side.mean)
         self.recent = Visits(visits, self.features.values.shape[1], device=self.device)
         self.robust = Categorical(torch.ones(n, device=self.device))
-        self.uniform = Uniform(n, m, generator=generator)
+        self.uniform = Uniform(n, m, generator=self.generator)
         self.c: Tensor | None = None
         self.d: Tensor | None = None
         self.k: Tensor | None = None
@@ -85,11 +99,11 @@ class RAIS(Sampler):
         # their norm as the third entry.
         self.ahead: list[tuple[Tensor, ...]] = []
         self.pending: list[tuple[Tensor, ...]] = []
-        self.handed_out: Tensor | None = None  # the indices of the last draw
+        self.mean_norm: float | Tensor | None = None  # of the distribution that those ahead were drawn from
         self.visited = 0
-        self.first_pass = math.ceil(n / m) * m
-        self.between_solves = math.ceil(visits / m) * m
-        self.solve_at = self.first_pass + self.between_solves
+        self.waiting = 0  # visits among `visited` that are pending
+        self.between_solves = math.ceil(visits / SOLVES_PER_WINDOW)
+        self.solve_at: int | None = None  # visits at the next solve; unknown while the first pass lasts
 
     @property
     def has_learned(self) -> bool:
@@ -97,14 +111,12 @@ class RAIS(Sampler):
 
     def draw(self) -> Draw:
         if not self.has_learned:
-            draw = self.uniform.draw()
-            return draw if self.side is None else draw._replace(side=self.side.plain(self.m, self.generator))
+            side = None if self.side is None else self.side.plain(self.m, self.generator)
+            return self._hand_out(self.uniform.next(), self.uniform.ones, side)
         if not self.ahead:
-            drawn = self._draw_round()
-            self.ahead = list(zip(*(x.split(self.m) for x in drawn), strict=True))
-        draw = Draw(*self.ahead.pop(0))
-        self.handed_out = draw.index
-        return draw
+            self.ahead = list(zip(*(x.split(self.m) for x in self._draw_round()), strict=True))
+            self.mean_norm = self.robust.mean()
+        return self._hand_out(*self.ahead.pop(0), mean_norm=self.mean_norm)
 
     def _draw_round(self) -> tuple[Tensor, ...]:
         """The next `refresh` minibatches in one: index, weight and, where there is one, side."""
@@ -116,40 +128,46 @@ class RAIS(Sampler):
         side, factor = self.side.draw(self.robust.value(index), slope, self.generator)
         return index, (weight * factor).to(torch.float32), side
 
-    def observe(self, draw: Draw, norm: Tensor) -> None:
-        check_observation(draw, norm, self.n, is_own=draw.index is self.handed_out)
-        side = () if self.side is None else (draw.side,)
-        self.pending.append((draw.index, draw.weight, norm.detach(), *side))
-        seen = self.visited + len(self.pending) * self.m
-        if len(self.pending) == self.refresh or seen in (self.first_pass, self.solve_at):
+    def _learn(self, index: Tensor, weight: Tensor, side: Tensor | None = None, *, norm: Tensor) -> None:
+        self.pending.append((index, weight, norm) if side is None else (index, weight, norm, side))
+        self.waiting += len(index)
+        self.visited += len(index)
+        is_first_pass = self.solve_at is None
+        if self.waiting >= self.refresh * self.m or self.visited >= (self.n if is_first_pass else self.solve_at):
             self._take_in()
-        if self.visited == self.solve_at:
+        if is_first_pass and self.visited >= self.n:
+            self.solve_at = self.visited + self.between_solves
+        elif not is_first_pass and self.visited >= self.solve_at:
             self.solve()
+
+    def _forget(self, index: Tensor) -> None:
+        if self.solve_at is None:
+            self.uniform.again(index)
 
     def _take_in(self) -> None:
         """Put the pending visits into D, the features and the probabilities of the examples they were made to."""
         index, weight, norm, *side = (torch.cat(each) for each in zip(*self.pending, strict=True))
-        if self.visited >= self.first_pass:
+        if self.solve_at is not None:
             before = self.features.values.index_select(0, index)
             for size in side:
                 before[:, -1] = self.side.sizes[size]
             self.recent.append(before, norm, weight)
-        seen = self.features.update(index, mean_of_repeats(index, norm))
+        index, norm = mean_of_repeats(index, norm)
+        seen = self.features.update(index, norm)
         if self.has_learned:
             self.robust.set(index, robust_norms(seen.to(torch.float64), self.c, self.d, self.k))
-        self.visited += len(index)
-        self.pending, self.ahead = [], []
+        self.pending, self.waiting = [], 0
 
     def solve(self) -> None:
         """Learn the uncertainty set from the last |D| visits and recompute every probability. O(n q + |D| q²) a sweep.
 
-        Raises:
-            ValueError: fewer than |D| visits were observed since the first pass.
+        Minibatches that were drawn ahead from the old distribution and not yet handed out are dropped.
         """
         features = self.features.values.to(torch.float64)
         mean_features = features.mean(0)
         start = (self.c, self.d) if self.has_learned else None
-        self.c, self.d, *_ = learn(*self.recent.contents(), mean_features, start)
+        constant = self.features.names.index("constant")
+        self.c, self.d, *_ = learn(*self.recent.contents(), mean_features, start, constant=constant)
         self.k = inverse_radius(mean_features, self.d)
         self.robust.set_all(robust_norms(features, self.c, self.d, self.k))
         self.solve_at = self.visited + self.between_solves

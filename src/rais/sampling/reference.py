@@ -72,7 +72,7 @@ def gain_ratio(p: Sequence[float], gradients: np.ndarray, m: int) -> float:
 def features(past: Sequence[float]) -> dict[str, float]:
     """s_i by name, from the norms of all visits of example i, oldest first.  [recalled]
 
-    A window longer than the past uses what there is; before the first visit every feature is 0 [ours].
+    A window longer than the past uses what there is; before the first visit every feature but the constant is 0 [ours].
     """
     s: dict[str, float] = {}
     for window in MEAN_WINDOWS:
@@ -83,7 +83,7 @@ def features(past: Sequence[float]) -> dict[str, float]:
         mean = s[f"mean_{window}"]
         s[f"var_{window}"] = math.fsum((v - mean) ** 2 for v in last) / len(last) if last else 0.0
         s[f"std_{window}"] = math.sqrt(s[f"var_{window}"])
-    s["constant"] = 1.0 if past else 0.0
+    s["constant"] = 1.0
     return s
 
 
@@ -158,3 +158,25 @@ def pt_constraint(S: np.ndarray, v: Sequence[float], weights: Sequence[float], c
     """B(c,d) = (1/|D|) Σ_j weight_j (⟨c,s_j⟩ − v_j)²/⟨d,s_j⟩: at most 1.  [seen; weight_j recalled]"""
     a, b = center(S, c), squared_axes(S, d)
     return math.fsum(weights[j] * (a[j] - v[j]) ** 2 / b[j] for j in range(len(v))) / len(v)
+
+
+def with_one_more_visit(
+    S: np.ndarray, v: Sequence[float], weights: Sequence[float], constant: int
+) -> tuple[np.ndarray, list[float], list[float]]:
+    """D and one visit more than was made: weight 1, no feature but the constant (in column `constant`), and the largest
+    norm in D.  [ours]
+
+    The rule of succession: N − 1 visits without a surprise say that a surprise is rarer than about 1/N, not that there
+    are none.
+    """
+    surprise = [1.0 if k == constant else 0.0 for k in range(S.shape[1])]
+    return np.vstack([S, surprise]), [*v, max(v)], [*weights, 1.0]
+
+
+def smallest_robust_norm(v: Sequence[float]) -> float:
+    """κ/√N: at the optimum of (PT) with one more visit no robust norm is smaller; N = |D| + 1, κ = max v.  [derived]
+
+    Stationarity in d₀, the constant's coefficient, gives d₀ ≥ |κ − c₀|/√N; A = B at the optimum of A + B, so that the
+    scaling to B = 1 multiplies d by A and leaves k d₀ = d₀; and c₀ + |κ − c₀|/√N ≥ κ/√N for c₀ ≥ 0.
+    """
+    return max(v) / math.sqrt(len(v) + 1)

@@ -51,6 +51,7 @@ def learn(
     mean_features: Tensor,
     start: tuple[Tensor, Tensor] | None = None,
     *,
+    constant: int | None = None,
     tolerance: float = 1e-2,
     max_sweeps: int = 200,
 ) -> UncertaintySet:
@@ -58,8 +59,10 @@ def learn(
 
     Neither half of a sweep ever increases A + B [derived]. It stops when the certified relative gap is at most
     `tolerance`, or after `max_sweeps`. A sweep costs O(|D| q²); a warm `start` (c, d) makes a handful of them
-    enough. The result is equivariant under scaling of the norms. Where the features predict the norms exactly, d is
-    10⁻¹² in units of the mean and the constraint is not tight.
+    enough. With `constant`, the column of the constant feature, one more visit is added than was made: a surprise as
+    large as the largest norm, of which the features knew nothing. Then every robust norm is at least max v/√(|D|+1) at
+    the optimum (reference.smallest_robust_norm). The result is equivariant under scaling of the norms. Where the
+    features predict the norms exactly, d is 10⁻¹² in units of the mean and the constraint is not tight.
 
     Raises:
         ValueError: shapes that do not fit, no visits, negative values, or a visit without a positive feature.
@@ -69,6 +72,8 @@ def learn(
         np.asarray(x.detach().cpu(), dtype=np.float64) for x in (features, norms, weights, mean_features)
     )
     _check(S, v, weight, mean_s)
+    if constant is not None:
+        S, v, weight = _with_one_more_visit(S, v, weight, constant)
     feature_unit, norm_unit = np.where(mean_s > 0, mean_s, 1.0), v.mean() or 1.0
     used = mean_s > 0
     S, v = np.where(used, S / feature_unit, 0.0), v / norm_unit
@@ -94,6 +99,15 @@ def learn(
     d = np.maximum(d * (weight * (S @ c - v) ** 2 / (S @ d)).mean(), SMALLEST) * a
     unscaled = [torch.from_numpy(c / feature_unit * norm_unit), torch.from_numpy(d / feature_unit * norm_unit**2)]
     return UncertaintySet(*(x.to(features.device) for x in unscaled), gap=float(gap), sweeps=sweep)
+
+
+def _with_one_more_visit(
+    S: np.ndarray, v: np.ndarray, weight: np.ndarray, constant: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """D and the surprise that it has not seen: weight 1, no feature but the constant, the largest norm.  [ours]"""
+    surprise = np.zeros((1, S.shape[1]))
+    surprise[0, constant] = 1.0
+    return np.vstack([S, surprise]), np.append(v, v.max()), np.append(weight, 1.0)
 
 
 def _best_c(S: np.ndarray, v: np.ndarray, precision: np.ndarray) -> np.ndarray:

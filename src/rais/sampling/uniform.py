@@ -9,37 +9,55 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from rais.sampling.base import Draw, Sampler, check_observation
+from rais.sampling.base import Draw, Sampler
 
 
 class Uniform(Sampler):
     """Draws p_i = 1/n, one random permutation after another; a minibatch may reach into the next permutation.
 
     So every epoch takes n/m iterations also when m does not divide n, and no example is left out.
+
+    Args:
+        replacement: draw independently instead, so that an example may come twice before another comes once: what
+            plain SGD loses by drawing as importance sampling does.
+
+    >>> sampler = Uniform(6, 3, seed=0)
+    >>> sorted(torch.cat([sampler.draw().index, sampler.draw().index]).tolist())
+    [0, 1, 2, 3, 4, 5]
     """
 
     needs_norms = False
-    _state = ("order", "position")
+    _state = ("order",)
 
-    def __init__(self, n: int, m: int, *, generator: torch.Generator) -> None:
-        super().__init__(n, m, generator=generator)
+    def __init__(
+        self,
+        n: int,
+        m: int,
+        *,
+        seed: int | None = None,
+        generator: torch.Generator | None = None,
+        replacement: bool = False,
+    ) -> None:
+        super().__init__(n, m, seed=seed, generator=generator)
+        self.replacement = replacement
         self.ones = torch.ones(m, device=self.device)
-        self.order = self._permutation()
-        self.position = 0
+        self.order = torch.empty(0, dtype=torch.int64, device=self.device)  # what is left of the permutation
 
-    def _permutation(self) -> Tensor:
-        return torch.randperm(self.n, generator=self.generator, device=self.device)
+    def next(self) -> Tensor:
+        """The indices (m,) of the next minibatch."""
+        if self.replacement:
+            return torch.randint(self.n, (self.m,), generator=self.generator, device=self.device)
+        if len(self.order) < self.m:
+            self.order = torch.cat([self.order, torch.randperm(self.n, generator=self.generator, device=self.device)])
+        index, self.order = self.order[: self.m], self.order[self.m :]
+        return index
+
+    def again(self, index: Tensor) -> None:
+        """Put the examples `index` (k,) before what is left of the permutation."""
+        self.order = torch.cat([index, self.order])
 
     def draw(self) -> Draw:
-        index = self.order[self.position : self.position + self.m]
-        self.position += self.m
-        if self.position >= self.n:
-            self.order, self.position = self._permutation(), self.position - self.n
-            index = torch.cat([index, self.order[: self.position]])
-        return Draw(index, self.ones)
-
-    def observe(self, draw: Draw, norm: Tensor) -> None:
-        check_observation(draw, norm, self.n)
+        return self._hand_out(self.next(), self.ones, mean_norm=1.0)
 
     def probabilities(self) -> Tensor:
         return torch.full((self.n,), 1.0 / self.n, dtype=torch.float64, device=self.device)

@@ -1,6 +1,7 @@
 """The last |D| visits: what (PT) learns from.
 
-A ring of fixed size, written after every round of minibatches and read at every solve.
+A sliding window, kept as a ring: written after every round of minibatches, read at every solve, of which there are ten
+while the window moves by its own length.
 
 | paper    | code     | shape    | unit                                      |
 |----------|----------|----------|-------------------------------------------|
@@ -36,17 +37,9 @@ class Visits:
         self.rows[: len(rows) - before_wrap] = rows[before_wrap:]
 
     def contents(self) -> tuple[Tensor, Tensor, Tensor]:
-        """features (size, q), norms (size,), weights (size,), in no particular order.
-
-        Raises:
-            ValueError: fewer than `size` visits were appended.
-        """
-        if self.added < self.size:
-            raise ValueError(
-                f"the uncertainty set is to be learned from |D|={self.size} visits, but only {self.added} were made "
-                "since every example was seen once: train longer before solving, or use fewer visits"
-            )
-        return self.rows[:, :-2], self.rows[:, -2], self.rows[:, -1]
+        """features (k, q), norms (k,), weights (k,) of the k ≤ `size` visits held, in no particular order."""
+        held = self.rows[: self.added]
+        return held[:, :-2], held[:, -2], held[:, -1]
 
     def state_dict(self) -> dict[str, Any]:
         return {"rows": self.rows.clone(), "added": self.added}

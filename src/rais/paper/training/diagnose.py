@@ -48,6 +48,10 @@ class SideBySide:
     def state_dict(self) -> dict[str, Any]:
         return {name: phi.state_dict() for name, phi in self.estimators.items()}
 
+    def check_state(self, state: dict[str, Any]) -> None:
+        for name, phi in self.estimators.items():
+            phi.check_state(state[name])
+
     def load_state_dict(self, state: dict[str, Any]) -> None:
         for name, phi in self.estimators.items():
             phi.load_state_dict(state[name])
