@@ -55,7 +55,7 @@ class Rate:
             )
         if isinstance(scheduler, lr_scheduler.LRScheduler):
             owner = getattr(scheduler, "optimizer", optimizer)
-            if owner is not optimizer:
+            if owner.param_groups is not optimizer.param_groups:  # frameworks wrap an optimizer and share its groups
                 raise ValueError("the scheduler belongs to another optimizer: build it on the one that Engine gets")
             self.scheduler = scheduler
             self.position, self.end = last_epoch(scheduler), end_of(scheduler)
