@@ -224,7 +224,7 @@ class Engine:
         share = self._share(part)
         factor = 1.0 if scaler is None else scaler.get_scale()
         self._factors.append(factor)
-        if self._measures_phi(draw):
+        if self.measures_phi(draw):
             if not self.squares.is_open:
                 self.squares.open(self.parameters)
             pieces = self._halves(part) if self._is_whole(draw) else [(len(draw.index), part.weighted.sum())]
@@ -257,13 +257,13 @@ class Engine:
         share = self._share(part)
         self._pending += 1
         share.register_hook(self._hear(draw))
-        if self._measures_phi(draw) and self._is_whole(draw):
+        if self.measures_phi(draw) and self._is_whole(draw):
             for size, total in self._halves(part):
                 self.squares.begin(size, size / len(draw.index))
                 self.squares.add(
                     torch.autograd.grad(total / len(draw.index), self.parameters, retain_graph=True, allow_unused=True)
                 )
-        elif self._measures_phi(draw) and not self.squares.is_open:
+        elif self.measures_phi(draw) and not self.squares.is_open:
             self.squares.open(self.parameters)
         return share
 
@@ -330,7 +330,9 @@ class Engine:
         half = len(part.weighted) // 2
         return [(half, part.weighted[:half].sum()), (len(part.weighted) - half, part.weighted[half:].sum())]
 
-    def _measures_phi(self, draw: Draw) -> bool:
+    def measures_phi(self, draw: Draw) -> bool:
+        """Whether φ is measured with this draw. A loop that works such a draw off in two parts, where it can, spares
+        the second backward pass over the whole."""
         phi = getattr(self.gain, "phi", None)
         return type(phi) is FromParts and draw.mean_norm is not None and phi.is_due
 

@@ -129,6 +129,8 @@ class RAIS(Sampler):
     def _learn(self, index: Tensor, weight: Tensor, side: Tensor | None, norm: Tensor) -> None:
         self.round.add(index, weight, side, norm)
         self.visited += len(index)
+
+    def _settle(self) -> None:
         if self.solve_at is None and self.visited >= self.n:
             self._take_in(is_first_pass=True)
             self.solve_at = self.visited + self.between_solves
