@@ -114,6 +114,8 @@ class Engine:
                 "a rais.Loader of it"
             )
         self.loader = source if isinstance(source, Loader) else None
+        if self.loader is not None and group is not None and group is not self.loader.ranks.group:
+            raise ValueError("the group of a Loader's draws is the Loader's: pass group to it, not to Engine")
         self.sampler = source.sampler if isinstance(source, Loader) else source
         self.optimizer, self.budget = optimizer, budget
         refuse_sharded(model, self.parameters)
