@@ -24,8 +24,8 @@ from rais import rng
 from rais.gain import Minibatch
 from rais.gradnorm import softmax_cross_entropy_norm
 from rais.paper import data
+from rais.paper import settings as config
 from rais.paper.records import write as record
-from rais.paper.settings import schema as config
 from rais.paper.training import build
 from rais.paper.training.build import Parts
 from rais.paper.training.loop import Loop

@@ -27,9 +27,9 @@ from omegaconf import OmegaConf
 
 import sweeps
 from rais.paper import data
+from rais.paper import settings as config
 from rais.paper.analysis import speedup as stats
 from rais.paper.records import find, layout
-from rais.paper.settings import schema as config
 from side_by_side import Job, Slot, core_slots, cores, expected_minutes, gpu_slots, run_all
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -108,11 +108,16 @@ def make_plan(profile: dict[str, Any], runs: str, measured: str = "minutes") -> 
 def expand(stage: dict[str, Any], seeds: Sequence[int], runs: str, measured: str) -> list[Run]:
     """Every run in the grid of a stage's experiment, one whole seed after the other.
 
-    The grid is the experiment's `hydra.sweeper.params`, with the profile's seeds in place of its own.
+    The grid is the experiment's `hydra.sweeper.params`; the stage's overrides, which can be lists, go before it. The
+    seeds are the stage's, or else the profile's.
     """
-    common = [f"experiment={stage['experiment']}", *stage.get("overrides", []), f"runs={runs}"]
+    given = OverridesParser.create().parse_overrides(stage.get("overrides", []))
+    plain = [str(override.input_line) for override in given if not override.is_sweep_override()]
+    common = [f"experiment={stage['experiment']}", *plain, f"runs={runs}"]
     grid = compose("config", common, return_hydra_config=True).hydra.sweeper.params
-    sweeps = OverridesParser.create().parse_overrides([f"{k}={v}" for k, v in grid.items() if k != "seed"])
+    free = [f"{k}={v}" for k, v in grid.items() if k not in {"seed", *(o.get_key_element() for o in given)}]
+    sweeps = OverridesParser.create().parse_overrides(free)
+    sweeps += [override for override in given if override.is_sweep_override()]
     choices = [
         [f"{s.get_key_element()}={value}" for value in s.sweep_string_iterator()]
         if s.is_sweep_override()
@@ -122,7 +127,7 @@ def expand(stage: dict[str, Any], seeds: Sequence[int], runs: str, measured: str
     found = []
     for choice in itertools.product(*choices):
         composed = compose("config", [*common, *choice])
-        for seed in seeds:
+        for seed in stage.get("seeds", seeds):
             composed.seed = seed
             cfg, overrides = config.from_hydra(composed), (*common, *choice, f"seed={seed}")
             arm = find.folder_of(cfg).parent.name

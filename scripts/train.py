@@ -22,10 +22,10 @@ from omegaconf.errors import OmegaConfBaseException
 
 import sweeps
 from rais.paper import data
+from rais.paper import settings as config
 from rais.paper.records import find, layout, lock
 from rais.paper.records.mirror import Mirror
 from rais.paper.records.write import Record
-from rais.paper.settings import schema as config
 from rais.paper.training import build
 from rais.paper.training.checkpoint import Checkpoint
 from rais.paper.training.loop import Loop, train
@@ -45,6 +45,7 @@ def run(composed: DictConfig) -> str:
     with ExitStack() as held:
         try:
             cfg = config.from_hydra(composed)
+            cfg.check_against(cfg.data.describe())
             torch.set_num_threads(cfg.threads)
             device = build.device_of(cfg)
             if (complete := find.find_complete(cfg)) is not None:
@@ -65,8 +66,7 @@ def prepare(cfg: config.Config, device: torch.device, replayed: Path | None) -> 
     folder = find.folder_of(cfg, run_id_of(replayed))
     checkpoint = Checkpoint(folder, cfg, device, run_id_of(replayed))
     state = checkpoint.read()
-    dataset = data.load(cfg.data.name, path=cfg.data.path, n_train=cfg.data.n_train, device=device)
-    config.check_against_data(cfg, len(dataset.train))
+    dataset = cfg.data.build(device)
     parts = build.build(cfg, dataset, replayed)
     record = Record(
         cfg,
@@ -106,7 +106,7 @@ def outcome(folder: Path, title: str, into: Path) -> tuple[dict[str, float], Pat
 
     records = read.load_beside_uniform(folder)
     number = speedup.paired_speedup(records)
-    picture, _ = figures.save(fig4_curves.curves(style.runs_by_arm(records), title), into / "learning_curves")
+    picture, *_ = figures.save(fig4_curves.curves(style.runs_by_arm(records), title), into / "learning_curves")
     return {} if math.isnan(number) else {"speedup_examples": number}, picture
 
 
@@ -119,3 +119,7 @@ if __name__ == "__main__":
         sys.exit(f"rais: {config.explain(error)}")
     except KeyboardInterrupt:
         sys.exit(130)
+    except Exception as error:
+        if not sweeps.was_broken_by(error):
+            raise
+        sys.exit(1)

@@ -223,8 +223,11 @@ def test_parts_of_any_sizes_give_gradient_and_phi_of_autograd_by_hand(sizes, sca
             engine.backward(part, losses, out, scaler=scaler)
     before = [p.detach().clone() for p in trainable]
     engine.step(scaler=scaler)
-    torch.testing.assert_close(phi.value, expected.value, rtol=1e-10, atol=0)
-    assert phi.value < 1
+    expected.iteration += 1
+    own = phi.state_dict()
+    for name, value in expected.state_dict().items():  # averages too: φ itself may be at its bound
+        if not isinstance(value, str):
+            torch.testing.assert_close(torch.as_tensor(own[name]), torch.as_tensor(value), rtol=1e-9, atol=1e-12)
     for p, old, g in zip(trainable, before, total, strict=True):
         torch.testing.assert_close(p.detach(), old - engine.ratio * 0.2 * g, rtol=1e-9, atol=1e-12)
 

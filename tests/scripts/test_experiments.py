@@ -17,9 +17,9 @@ from hydra import compose, initialize_config_dir
 import reproduce
 import train
 from rais.paper import data
+from rais.paper import settings as config
 from rais.paper.records import read as load
 from rais.paper.records import write as record
-from rais.paper.settings import schema as config
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 EXPERIMENTS = sorted(path.stem for path in (CONF / "experiment").glob("*.yaml"))

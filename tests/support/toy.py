@@ -7,8 +7,8 @@ from pathlib import Path
 
 import torch
 
+from rais.paper import settings as config
 from rais.paper.data import Dataset, Split
-from rais.paper.settings import schema as config
 
 N = 256
 

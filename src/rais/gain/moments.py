@@ -47,7 +47,7 @@ class Minibatch(NamedTuple):
 class RunningMean(Stateful):
     """Bias-corrected moving averages of a vector: weights ∝ (1−α)^age over the updates so far, summing to 1.
 
-    `value` (size,) float64, or (rates, size) where `alpha` is a sequence of rates; 0 before the first update. An
+    `value` (size,) float64, or (rates, size) where `alpha` is a sequence of rates; NaN before the first update. An
     update with a NaN or an infinity in it counts for nothing.
 
     >>> mean = RunningMean(1, 0.5)
@@ -61,7 +61,7 @@ class RunningMean(Stateful):
     """
 
     _settings = ("alpha",)
-    _entries = ("value", "total")
+    _entries = ("sums",)
 
     def __init__(self, size: int, alpha: float | Sequence[float], *, device: torch.device | str = "cpu") -> None:
         rates = torch.tensor(alpha, dtype=torch.float64)
@@ -69,18 +69,19 @@ class RunningMean(Stateful):
             raise ValueError(f"alpha={alpha} must be in (0, 1]: it is the rate of a moving average")
         self.alpha = rates.tolist()
         self.rates = rates[..., None].to(device)
-        self.value = torch.zeros(*rates.shape, size, dtype=torch.float64, device=device)
-        self.total = torch.zeros_like(self.rates)  # 1 − (1−α)^updates
+        self.one = torch.ones(1, dtype=torch.float64, device=device)
+        # Averages that start at 0, and last the same average of 1, which is 1 − (1−α)^updates: its share is the bias.
+        self.sums = torch.zeros(*rates.shape, size + 1, dtype=torch.float64, device=device)
+
+    @property
+    def value(self) -> Tensor:
+        return self.sums[..., :-1] / self.sums[..., -1:]
 
     def update(self, value: Tensor) -> None:
         """Take in `value` (size,)."""
-        value = value.to(torch.float64)
-        is_finite = torch.isfinite(value).all()
-        rates = self.rates * is_finite
-        self.total = self.total + rates * (1 - self.total)
-        # Before the first finite value both are 0; without the bound that would be 0/0.
-        share = rates / self.total.clamp_min(torch.finfo(torch.float64).tiny)
-        self.value = torch.lerp(self.value, torch.where(is_finite, value, self.value), share)
+        value = torch.cat([value, self.one])
+        rates = self.rates * torch.isfinite(value.sum())  # 0 where it is not: lerp then leaves everything
+        self.sums = torch.lerp(self.sums, value.nan_to_num(0.0, 0.0, 0.0), rates)
 
 
 def minibatch_moments(batch: Minibatch) -> Float64[Tensor, " 2"]:

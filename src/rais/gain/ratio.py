@@ -101,7 +101,7 @@ class Adaptive(Stateful):
     @property
     def rhos(self) -> Tensor:
         """ρ by the slow and by the fast average, (2,) float64; 1 where nothing is known, or all norms are 0."""
-        uniform_one, sampled_one = self.moments.value.unbind(1)
+        uniform_one, sampled_one, _ = self.moments.sums.unbind(1)  # their quotient needs no correction for bias
         return (uniform_one / sampled_one).nan_to_num(nan=1.0)
 
     @property
@@ -122,7 +122,7 @@ class Adaptive(Stateful):
         if batch.draw.mean_norm is None:
             return self.one
         self.moments.update(minibatch_moments(batch))
-        self.phi.update(batch, sampled_one=self.moments.value[0, 1])
+        self.phi.update(batch)
         return torch.lerp(self.one, self.rho, self.phi.value)  # r = 1 + φ(ρ − 1)
 
     def diagnostics(self) -> dict[str, float]:

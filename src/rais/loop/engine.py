@@ -30,6 +30,7 @@ from rais.loop.choose import choose_gain, choose_outliers, refuse_sharded
 from rais.loop.flight import Flight
 from rais.loop.gradients import are_finite, unscale
 from rais.loop.graph import has_unweighted_statistics, norm_of
+from rais.loop.loader import Loader
 from rais.loop.minibatch import Part, check_factors, in_order, join, span, whole_size
 from rais.loop.parts import PartSquares
 from rais.loop.ranks import Ranks, answering
@@ -96,7 +97,7 @@ class Engine:
     def __init__(
         self,
         optimizer: Optimizer,
-        source: Any,
+        source: Sampler | Loader,
         *,
         model: nn.Module | None = None,
         scheduler: Any = None,
@@ -107,8 +108,13 @@ class Engine:
         phi_every: int = PHI_EVERY,
         group: Any = None,
     ) -> None:
-        self.loader = None if isinstance(source, Sampler) else source
-        self.sampler: Sampler = source if self.loader is None else source.sampler
+        if not isinstance(source, Sampler | Loader):
+            raise ValueError(
+                f"the source of draws is a {type(source).__name__}: pass a sampler, RAIS(n=…, m=…, seed=…) for one, or "
+                "a rais.Loader of it"
+            )
+        self.loader = source if isinstance(source, Loader) else None
+        self.sampler = source.sampler if isinstance(source, Loader) else source
         self.optimizer, self.budget = optimizer, budget
         refuse_sharded(model, self.parameters)
         self.ranks = Ranks(group) if self.loader is None else self.loader.ranks
@@ -118,6 +124,8 @@ class Engine:
         self.pace = Pace(self.rate.schedule, device=self.device)
         self.gain = choose_gain(gain, optimizer, self.sampler, self.parameters, phi_every)
         self.outliers = choose_outliers(outliers, self.device)
+        if self.outliers is not None and self.ranks.count > 1:
+            raise ValueError("outliers on several ranks: each would limit weights by a mean of its part; leave it out")
         self.needs_norms = self.sampler.needs_norms or self.gain.needs_norms or self.outliers is not None
         self.check_every = check_every or (1 if self.device.type == "cpu" else 32)
         self.mark: Callable[[str], None] = nothing
@@ -128,11 +136,10 @@ class Engine:
         self._parts: list[Part] = []
         self._factors: list[float | Tensor] = []
         self._pending = 0  # losses handed out whose backward has not begun
-        is_weighted = model is not None and not isinstance(self.sampler, Uniform)  # uniform draws weigh 1
-        self._weighted = batch_norm.Weighted(model) if is_weighted else None
+        weighs_one = isinstance(self.sampler, Uniform)
+        self._weighted = None if model is None or weighs_one else batch_norm.Weighted(model)
         self._weights: Any = None  # the context in which the model's layers have weights
         self._weighed: Any = None  # whose they are
-        self._whole: Draw | None = None
         if self.loader is not None:
             self.loader.engine = self
 
@@ -287,6 +294,11 @@ class Engine:
                 f"losses have shape {tuple(losses.shape)}, the draw has {len(draw.index)} examples: one loss for each "
                 f"is needed; {cure}"
             )
+        if self.gain.needs_graph and not self._is_whole(draw):
+            raise ValueError(
+                "this gain's φ needs the whole minibatch in one backward pass, and this is a part of it: use "
+                "gain='auto', whose φ comes from the parts, or FromParts in place of HalfBatch"
+            )
         if self._weighted is not None and self._weighed != span(draw):
             raise RuntimeError(
                 "batch normalisation has the weights of other examples than these: for micro-batches, call "
@@ -348,7 +360,7 @@ class Engine:
             check_factors(self._factors, scaler)
         if scaler is not None:
             unscale(scaler, self.optimizer)
-        self._whole, batch = join(self._parts, self.flight, self.ranks)
+        whole, batch = join(self._parts, self.flight, self.ranks)
         if (looks or scaler is not None) and not are_finite(self._gradients(), batch.norm):
             self._count_skipped()
             self.skip(batch.draw)
@@ -358,9 +370,9 @@ class Engine:
         if self.squares.sizes:
             self._measure_phi(batch.draw)
         if self.ranks.count > 1 and self.iteration % COMPARE_EVERY == 0:
-            self._compare_ranks(batch.draw)
+            self._compare_ranks(whole)
         if self.sampler.needs_norms:
-            self.sampler.observe(self._whole, batch.norm.to(self.sampler.device))
+            self.sampler.observe(whole, batch.norm.to(self.sampler.device))
         self.mark("sampler")
         self.ratio = self.gain.update(batch)
         self.mark("gain")
@@ -390,7 +402,7 @@ class Engine:
         self.optimizer.zero_grad(set_to_none=True)
         self.squares.drop()
         self._unweigh()
-        self.sampler.skip(self.flight.draws.get(draw.ticket, draw))
+        self.sampler.skip(self.flight.whole(draw))
         self._close(draw)
 
     def _gradients(self) -> list[Tensor]:
@@ -418,8 +430,8 @@ class Engine:
     def _compare_ranks(self, draw: Draw) -> None:
         self.ranks.compare(
             {
-                "the draw": self._whole.index,
-                "its weights": self._whole.weight,
+                "the draw": draw.index,
+                "its weights": draw.weight,
                 "the sampler's generator": self.sampler.generator.get_state(),
                 "t̂": self.t_hat,
                 "the gradient": self._gradients()[0],
@@ -428,7 +440,7 @@ class Engine:
 
     def _close(self, draw: Draw) -> None:
         self._parts, self._factors, self._pending = [], [], 0
-        self.flight.finish(draw.ticket)
+        self.flight.finish(draw)
 
     def _look(self) -> None:
         self.t = self.t_hat.item()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -93,7 +93,8 @@ def join(parts: Sequence[Part], flight: Flight, ranks: Ranks) -> tuple[Draw, Min
     if len(parts) > 1:
         weight = torch.cat([part.weight for part in parts])
         weighted = torch.cat([part.weighted for part in parts])
-        norm = None if norm is None else torch.cat([part.norm for part in parts])
+        norms = [part.norm for part in parts if part.norm is not None]
+        norm = torch.cat(norms) if norms else None
         index = torch.cat([part.draw.index for part in parts])
         draw = draw._replace(index=index, weight=weight, side=None, first=0, of=None)
     if ranks.count > 1:
@@ -101,5 +102,6 @@ def join(parts: Sequence[Part], flight: Flight, ranks: Ranks) -> tuple[Draw, Min
         if norm is None:
             norm = torch.zeros_like(weight)
         norm, weight = ranks.share(m, first.draw.first, norm, weight)
-    draw = flight.draws.get(draw.ticket, draw)
-    return draw, Minibatch(draw._replace(weight=weight), norm, weighted, first.inputs, first.targets)
+    draw = flight.whole(draw)
+    given = cast(Tensor, norm)  # None where nobody needs norms
+    return draw, Minibatch(draw._replace(weight=weight), given, weighted, first.inputs, first.targets)

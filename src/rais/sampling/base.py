@@ -122,6 +122,8 @@ class Sampler(ABC):
         check_observation(draw, norm, self.n)
         if self.needs_norms:
             self._learn(*self.tickets.redeem(draw), norm.detach().to(torch.float32, copy=True))
+            if draw.ticket not in self.tickets.held:
+                self._settle()
 
     def skip(self, draw: Draw) -> None:
         """`draw`, or this part of it, will not be observed: a step that was not made.
@@ -137,6 +139,9 @@ class Sampler(ABC):
     def _learn(self, index: Tensor, weight: Tensor, side: Tensor | None, norm: Tensor) -> None:
         """Take in the norms (k,) of k visits, drawn with `weight` (k,)."""
         raise NotImplementedError
+
+    def _settle(self) -> None:  # noqa: B027
+        """A draw was observed to its last part: what waited for that may happen now, so that parts are as the whole."""
 
     def _forget(self, index: Tensor) -> None:  # noqa: B027
         """The examples `index` (k,) were drawn, and nothing will be heard of it."""

@@ -28,7 +28,7 @@ from rais.sampling.robust import inverse_radius, robust_norms
 from rais.sampling.rounds import Columns, Round
 from rais.sampling.side import Side
 from rais.sampling.spaced import Spaced
-from rais.sampling.uncertainty import learn
+from rais.sampling.uncertainty import UncertaintySet, learn
 from rais.sampling.uniform import Uniform
 from rais.sampling.visits import Visits
 
@@ -67,6 +67,8 @@ class RAIS(Sampler):
             draws of more than 10⁷ examples, or m not in 1 … n.
     """
 
+    solves_per_window = SOLVES_PER_WINDOW
+
     def __init__(
         self,
         n: int,
@@ -103,7 +105,7 @@ class RAIS(Sampler):
         self.k = torch.zeros((), dtype=torch.float64, device=self.device)
         self.round = Round(m)
         self.visited = 0
-        self.between_solves = math.ceil(visits / SOLVES_PER_WINDOW)
+        self.between_solves = math.ceil(visits / self.solves_per_window)
         self.solve_at: int | None = None  # visits at the next solve; unknown while the first pass lasts
 
     @property
@@ -130,6 +132,8 @@ class RAIS(Sampler):
     def _learn(self, index: Tensor, weight: Tensor, side: Tensor | None, norm: Tensor) -> None:
         self.round.add(index, weight, side, norm)
         self.visited += len(index)
+
+    def _settle(self) -> None:
         if self.solve_at is None and self.visited >= self.n:
             self._take_in(is_first_pass=True)
             self.solve_at = self.visited + self.between_solves
@@ -164,9 +168,7 @@ class RAIS(Sampler):
         O(|D| q²) a sweep of (PT), whatever n is; the first solve goes through all n. Minibatches that were drawn ahead
         from the old distribution and not yet handed out are dropped.
         """
-        constant = self.features.names.index("constant")
-        start = (self.c, self.d) if self.has_learned else None
-        self.c, self.d, *_ = learn(*self.recent.contents(), self.features.mean, start, constant=constant)
+        self.c, self.d, *_ = self.learn_set((self.c, self.d) if self.has_learned else None)
         self.k = inverse_radius(self.features.mean, self.d)
         robust, turn = self.robust, TURN
         if robust is None:
@@ -178,6 +180,11 @@ class RAIS(Sampler):
         if dropped is not None:
             robust.dropped(dropped)
         self.solve_at = self.visited + self.between_solves
+
+    def learn_set(self, start: tuple[Tensor, Tensor] | None) -> UncertaintySet:
+        """(PT) for the visits in D and one more, from c and d of the last set where there is one."""
+        constant = self.features.names.index("constant")
+        return learn(*self.recent.contents(), self.features.mean, start, constant=constant)
 
     def weight(self, index: Tensor) -> Tensor:
         if self.robust is None:

@@ -177,5 +177,5 @@ def _check(S: np.ndarray, v: np.ndarray, weight: np.ndarray, mean_s: np.ndarray)
             )
         if low < 0:
             raise ValueError(f"(PT) got {name} that are negative")
-    if not (S @ mean_s.astype(S.dtype) > 0).all():
+    if not (S @ (mean_s > 0).astype(S.dtype) > 0).all():
         raise ValueError("(PT) got a visit with no positive feature: include the constant")

@@ -15,10 +15,10 @@ import pytest
 import torch
 
 import train
+from rais.paper import settings as config
 from rais.paper.records import layout
 from rais.paper.records import write as record
 from rais.paper.records.mirror import Mirror
-from rais.paper.settings import schema as config
 from toy import settings
 
 

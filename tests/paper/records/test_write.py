@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import torch
 
+from rais.paper import settings as config
 from rais.paper.records import find, layout
 from rais.paper.records import write as record
-from rais.paper.settings import schema as config
 from toy import settings
 
 AXES = {"iteration": 10, "examples": 320, "epoch": 0.5, "epochs_equivalent": 0.75, "seconds": 1.25}

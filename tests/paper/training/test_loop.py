@@ -17,7 +17,7 @@ from rais import gain, rng
 from rais.gain.pace import InverseSqrt
 from rais.paper.data import Dataset
 from rais.paper.records.write import Record
-from rais.paper.settings.schema import (
+from rais.paper.settings import (
     GainConfig,
     OracleConfig,
     RAISConfig,

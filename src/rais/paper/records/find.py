@@ -7,12 +7,12 @@ from itertools import pairwise
 from pathlib import Path
 
 from rais.paper.records.layout import COMPLETE, META, RECORD, RecordError, arm_folder, check_whole, read_meta
-from rais.paper.settings.schema import Config, arm, run_id, slug
+from rais.paper.settings import Config, arm, run_id, slug
 
 
 def folder_of(cfg: Config, replayed: str | None = None) -> Path:
     """Where the record of `cfg` lies, whether it exists or not; `replayed` is the run_id of the replayed run."""
-    method = arm_folder(slug(arm(cfg)), cfg.variant or "")
+    method = arm_folder(slug(arm(cfg)), cfg.label or "")
     return Path(cfg.runs) / slug(cfg.task) / method / f"seed{cfg.seed}-{run_id(cfg, replayed)}"
 
 

@@ -43,7 +43,7 @@ from rais.paper.records.layout import (
     read_meta,
     replacing,
 )
-from rais.paper.settings.schema import Config, arm, run_id
+from rais.paper.settings import Config, arm, run_id
 
 
 class Mirror(Protocol):
@@ -89,7 +89,7 @@ class Record:
             "run_id": run_id(cfg, replayed),
             "task": cfg.task,
             "arm": arm(cfg),
-            "variant": cfg.variant or "",
+            "variant": cfg.label or "",
             "seed": cfg.seed,
             "status": "running",
             "message": "",

@@ -13,7 +13,7 @@ import torch
 
 from rais.paper.records.environment import code_digest, code_version
 from rais.paper.records.layout import CHECKPOINT, RecordError, replacing
-from rais.paper.settings.schema import Config, run_id
+from rais.paper.settings import Config, run_id
 
 FORMAT = 1
 NAMES = {
@@ -39,7 +39,7 @@ class Checkpoint:
         self.identity = {
             "format": FORMAT,
             "run_id": run_id(cfg, replayed),
-            "variant": cfg.variant or "",
+            "variant": cfg.label or "",
             "commit": code_version()["commit"],
             "code": code_digest(),
             "torch": str(torch.__version__),
