@@ -45,3 +45,10 @@ def test_two_ranks_train_as_one_process_does(example, capsys) -> None:
     assert ended.returncode == 0, ended.stderr
     losses = [float(x) for x in re.findall(r"rank \d of 2:  training loss ([\d.]+)", ended.stdout)]
     assert len(losses) == 2 and losses[0] == losses[1] == pytest.approx(alone, rel=0.02)
+
+
+@pytest.mark.parametrize("framework", ["accelerate", "lightning", "transformers"])
+def test_a_framework_trains_as_the_plain_loop_does(example, framework: str, capsys) -> None:
+    pytest.importorskip(framework)
+    losses = [example(name).main(mnist=False, epochs=3, uniform=False) for name in ("plain", f"with_{framework}")]
+    assert losses[1] == pytest.approx(losses[0], rel=1e-3)

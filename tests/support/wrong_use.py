@@ -296,6 +296,11 @@ def draw_beside_a_loader():
     engine.draw()
 
 
+def group_beside_a_loader():
+    """the group of ranks given to Engine, not to the Loader"""
+    setup(source=rais.Loader(TensorDataset(X), rais.RAIS(N, M, seed=0)), group=object())
+
+
 def state_in_a_step():
     """a state taken between `backward` and `step`"""
     model, engine = setup()
