@@ -41,7 +41,7 @@ class Draw(NamedTuple):
     ([4, 2], [7])
     """
 
-    index: Tensor
+    index: Tensor  # type: ignore[assignment]  # it hides tuple.index
     weight: Tensor
     side: Tensor | None = None
     ticket: int | None = None
@@ -99,7 +99,7 @@ class Sampler(ABC):
         if (seed is None) == (generator is None):
             raise ValueError(f"seed={seed} and generator={generator}: give exactly one of them, seed=0 if any will do")
         self.n, self.m = n, m
-        self.generator = rng.generator(seed, "sampling") if generator is None else generator
+        self.generator: torch.Generator = generator or rng.generator(seed or 0, "sampling")
         self.device = self.generator.device
         self.tickets = Tickets()
 
@@ -263,8 +263,8 @@ class Sampler(ABC):
         """A sampler with the settings of this one, of n examples."""
         raise ValueError(f"a {type(self).__name__} sampler cannot be resized: it keeps nothing about an example")
 
-    def _extend(self, smaller: Sampler) -> None:  # noqa: B027
-        """Take over what `smaller` knows of the first examples, and everything else of it."""
+    def _extend(self, smaller: Any) -> None:  # noqa: B027
+        """Take over what `smaller`, a sampler of this class, knows of the first examples, and everything else of it."""
 
 
 def check_observation(draw: Draw, norm: Tensor, n: int) -> None:
