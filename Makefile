@@ -14,7 +14,7 @@ STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup test lint data reproduce figures fig1 fig2 fig3 fig4 fig5 fig6 fig7 fig8 fig9 notebooks notebooks-check clean
+.PHONY: help setup test lint types docs data reproduce figures fig1 fig2 fig3 fig4 fig5 fig6 fig7 fig8 fig9 notebooks notebooks-check clean
 
 help:  ## list these targets
 	@echo "make TARGET [PYTHON=python3.12] [PROFILE=quick|full|paper] [JOBS=n]"
@@ -41,6 +41,13 @@ lint: setup  ## check style and formatting
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
+types: setup  ## check the types of the library
+	$(BIN)/mypy
+
+docs: setup  ## write the API pages from the docstrings to build/docs
+	$(BIN)/python -W 'ignore:Error parsing type annotation' -m pdoc --docformat google --math --output-directory build/docs \
+	  rais rais.sampling rais.gradnorm rais.gain rais.loop rais.batch_norm rais.rng
+
 data: setup  ## fetch all data sets, about 2 GB, or say where RAIS_DATA has to point
 	$(BIN)/python scripts/fetch_data.py
 
@@ -61,5 +68,5 @@ notebooks-check: setup  ## execute the notebooks, writing nothing: an error in o
 	$(BIN)/python scripts/notebooks.py --check
 
 clean:  ## remove caches and results/runs, never the committed records
-	rm -rf results/runs .pytest_cache .ruff_cache build outputs multirun src/*.egg-info
+	rm -rf results/runs .pytest_cache .ruff_cache .mypy_cache build outputs multirun src/*.egg-info
 	find src scripts tests -name __pycache__ -type d -prune -exec rm -rf {} +

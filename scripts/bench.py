@@ -24,8 +24,8 @@ from rais import rng
 from rais.gain import Minibatch
 from rais.gradnorm import softmax_cross_entropy_norm
 from rais.paper import data
+from rais.paper import settings as config
 from rais.paper.records import write as record
-from rais.paper.settings import schema as config
 from rais.paper.training import build
 from rais.paper.training.build import Parts
 from rais.paper.training.loop import Loop
@@ -87,7 +87,7 @@ def measure(task: str, rounds: int) -> list[tuple[str, str, float, float, float]
     """Rows (quantity, unit, value, low, high)."""
     rais, cfg = parts_of("rais", task, None)
     uniform, _ = parts_of("uniform", task, rais.paper.data)
-    loops = [Loop(parts, None, epochs=cfg.epochs, evaluate_every=cfg.evaluate_every) for parts in (uniform, rais)]
+    loops = [Loop(parts, None, epochs=cfg.epochs, evaluations=cfg.evaluations) for parts in (uniform, rais)]
     while not rais.sampler.has_learned:
         for loop in loops:
             timed_steps(loop, BLOCK)
@@ -162,7 +162,7 @@ def measure_tasks(steps: int = 5) -> list[tuple[str, int, float, int, float]]:
         images = torch.randint(256, (512, *shape), generator=g, dtype=torch.uint8)
         split = data.Split(images, torch.randint(classes, (512,), generator=g))
         parts, cfg = parts_of("uniform", task, data.Dataset(task, split, split, classes))
-        loop = Loop(parts, None, epochs=cfg.epochs, evaluate_every=cfg.evaluate_every)
+        loop = Loop(parts, None, epochs=cfg.epochs, evaluations=cfg.evaluations)
         timed_steps(loop, 2)
         seconds, run = float(np.median(timed_steps(loop, steps))), round(cfg.epochs * n / cfg.batch_size)
         rows.append((task, cfg.batch_size, seconds, run, seconds * run / 3600))

@@ -10,10 +10,8 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -27,10 +25,11 @@ from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
+import sweeps
 from rais.paper import data
+from rais.paper import settings as config
 from rais.paper.analysis import speedup as stats
-from rais.paper.records import write as record
-from rais.paper.settings import schema as config
+from rais.paper.records import find, layout
 from side_by_side import Job, Slot, core_slots, cores, expected_minutes, gpu_slots, run_all
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -92,13 +91,13 @@ def make_plan(profile: dict[str, Any], runs: str, measured: str = "minutes") -> 
     for stage in profile["stages"]:
         for run in expand(stage, profile["seeds"], runs, measured):
             same = found.setdefault(run.name, run)
-            if record.folder_of(same.config) != record.folder_of(run.config):
+            if find.folder_of(same.config) != find.folder_of(run.config):
                 raise SystemExit(
                     f"reproduce: {run.name} stands for two runs that differ, `{' '.join(same.overrides)}` and "
                     f"`{' '.join(run.overrides)}`: give one of them a task or a variant of its own"
                 )
     planned = tuple(name_source(run, found) for run in found.values())
-    incomplete = [run for run in planned if record.find_complete(run.config) is None]
+    incomplete = [run for run in planned if find.find_complete(run.config) is None]
     problems = {name: data_problem(name) for name in {run.config.data.name for run in incomplete}}
     skipped = {run.task: why for run in incomplete if (why := problems[run.config.data.name])}
     states = {run.name: "complete" for run in planned}
@@ -109,11 +108,16 @@ def make_plan(profile: dict[str, Any], runs: str, measured: str = "minutes") -> 
 def expand(stage: dict[str, Any], seeds: Sequence[int], runs: str, measured: str) -> list[Run]:
     """Every run in the grid of a stage's experiment, one whole seed after the other.
 
-    The grid is the experiment's `hydra.sweeper.params`, with the profile's seeds in place of its own.
+    The grid is the experiment's `hydra.sweeper.params`; the stage's overrides, which can be lists, go before it. The
+    seeds are the stage's, or else the profile's.
     """
-    common = [f"experiment={stage['experiment']}", *stage.get("overrides", []), f"runs={runs}"]
+    given = OverridesParser.create().parse_overrides(stage.get("overrides", []))
+    plain = [str(override.input_line) for override in given if not override.is_sweep_override()]
+    common = [f"experiment={stage['experiment']}", *plain, f"runs={runs}"]
     grid = compose("config", common, return_hydra_config=True).hydra.sweeper.params
-    sweeps = OverridesParser.create().parse_overrides([f"{k}={v}" for k, v in grid.items() if k != "seed"])
+    free = [f"{k}={v}" for k, v in grid.items() if k not in {"seed", *(o.get_key_element() for o in given)}]
+    sweeps = OverridesParser.create().parse_overrides(free)
+    sweeps += [override for override in given if override.is_sweep_override()]
     choices = [
         [f"{s.get_key_element()}={value}" for value in s.sweep_string_iterator()]
         if s.is_sweep_override()
@@ -123,10 +127,10 @@ def expand(stage: dict[str, Any], seeds: Sequence[int], runs: str, measured: str
     found = []
     for choice in itertools.product(*choices):
         composed = compose("config", [*common, *choice])
-        for seed in seeds:
+        for seed in stage.get("seeds", seeds):
             composed.seed = seed
             cfg, overrides = config.from_hydra(composed), (*common, *choice, f"seed={seed}")
-            arm = record.folder_of(cfg).parent.name
+            arm = find.folder_of(cfg).parent.name
             found.append(Run(cfg.task, arm, seed, overrides, stage.get(measured), cfg))
     return sorted(found, key=lambda run: run.seed)
 
@@ -136,7 +140,7 @@ def name_source(run: Run, planned: dict[str, Run]) -> Run:
     name = f"{run.task}/rais/seed{run.seed}"
     if run.config.gain.mode != "replay" or name not in planned:
         return run
-    run.config.gain.record = str(record.folder_of(planned[name].config))
+    run.config.gain.record = str(find.folder_of(planned[name].config))
     return replace(run, overrides=(*run.overrides, f"gain.record={run.config.gain.record}"), replays=name)
 
 
@@ -194,8 +198,8 @@ def train(plan: Plan, runs: str, slots: Sequence[Slot]) -> list[str]:
     ]
 
     def outcome(job: Job) -> str | None:
-        folder = record.find_complete(missing[job.name].config)
-        return folder and json.loads((folder / "meta.json").read_text(encoding="utf-8"))["status"]
+        folder = find.find_complete(missing[job.name].config)
+        return folder and layout.read_meta(folder)["status"]
 
     return [name for name, word in run_all(jobs, slots, outcome).items() if word is None]
 
@@ -205,7 +209,7 @@ def gather(plan: Plan) -> Path:
     records = OUT / "records"
     shutil.rmtree(OUT, ignore_errors=True)
     for run in plan.runs:
-        if folder := record.find_complete(run.config):
+        if folder := find.find_complete(run.config):
             shutil.copytree(folder, records / folder.relative_to(run.config.runs))
     return records
 
@@ -295,6 +299,5 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.default_int_handler)
+    sweeps.end_on_signals()
     sys.exit(main())

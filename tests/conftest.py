@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -75,6 +76,8 @@ def write_run(
         "started": "2026-01-01T00:00:00Z",
         "finished": "2026-01-01T00:01:00Z",
         "duration_seconds": 60.0,
+        "evaluations": len(set(examples)),
+        "record_sha256": hashlib.sha256((folder / "record.csv").read_bytes()).hexdigest(),
     }
     (folder / "meta.json").write_text(json.dumps({**content, **meta}), encoding="utf-8")
     return folder

@@ -23,7 +23,7 @@ pytestmark = [
 def made(folder: Path, device: str, **changes) -> Loop:
     cfg = toy.settings(folder, **{"schedule": LOW, "device": device, **changes})
     parts = build.build(cfg, toy.toy_data(device))
-    return Loop(parts, Record(cfg, n=toy.N, device=parts.device), epochs=cfg.epochs, evaluate_every=cfg.evaluate_every)
+    return Loop(parts, Record(cfg, n=toy.N, device=parts.device), epochs=cfg.epochs, evaluations=cfg.evaluations)
 
 
 @pytest.mark.parametrize("tricks", [{}, TRICKS], ids=["plain", "tricks"])

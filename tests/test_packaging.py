@@ -152,4 +152,6 @@ def test_files_that_the_makefile_and_ci_call_exist() -> None:
     assert called and [name for name in called if not (ROOT / name).is_file()] == []
     ci = ROOT / ".ci" / "run"
     assert os.access(ci, os.X_OK)
-    assert ["make lint", "make test", "make notebooks-check"] == re.findall(r"^make .*$", ci.read_text(), re.MULTILINE)
+    assert ["make lint", "make types", "make test", "make notebooks-check"] == re.findall(
+        r"^make .*$", ci.read_text(), re.MULTILINE
+    )

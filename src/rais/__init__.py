@@ -4,9 +4,11 @@ The names here are what a training loop of one's own needs: a sampler, the norms
 that multiplies the learning rate. Settings, data, records and figures of the reproduction are in the submodules.
 """
 
-from rais.gain import Adaptive, Consecutive, ExactScale, HalfBatch, Minibatch
-from rais.gain.pace import Exponential, InverseSqrt
-from rais.gradnorm import exact_norms, softmax_cross_entropy_norm
+from rais.batch_norm import prepare
+from rais.gain import Adaptive, Consecutive, ExactScale, Exponential, FromParts, HalfBatch, InverseSqrt, Minibatch
+from rais.gradnorm import exact_norms, output_norm, softmax_cross_entropy_norm
+from rais.loop.engine import Engine
+from rais.loop.loader import Loader
 from rais.loop.outliers import OutlierCap
 from rais.sampling import RAIS, Draw, Oracle, Sampler, Smoothed, Uniform
 
@@ -17,10 +19,13 @@ __all__ = [
     "Adaptive",
     "Consecutive",
     "Draw",
+    "Engine",
     "ExactScale",
     "Exponential",
+    "FromParts",
     "HalfBatch",
     "InverseSqrt",
+    "Loader",
     "Minibatch",
     "Oracle",
     "OutlierCap",
@@ -28,5 +33,7 @@ __all__ = [
     "Smoothed",
     "Uniform",
     "exact_norms",
+    "output_norm",
+    "prepare",
     "softmax_cross_entropy_norm",
 ]

@@ -99,6 +99,35 @@ def test_it_resumes() -> None:
     assert one.diagnostics() == other.diagnostics()
 
 
+def test_lengths_are_in_units_of_the_mean_norm_where_it_is_known() -> None:
+    """Norms that fall together with their mean are no change; the mean of the raw lengths before it is forgotten."""
+    plain, falling = OutlierCap(3, alpha=0.1), OutlierCap(3, alpha=0.1)
+    draws = torch.rand(60, 6, generator=torch.Generator().manual_seed(0)) ** -1.2
+    falling(*lengths(1e6, 1e6))
+    for t, batch in enumerate(draws.tolist()):
+        weight, norm = lengths(*batch)
+        expected = plain(weight, norm)
+        torch.testing.assert_close(falling(weight, 0.7**t * norm, torch.tensor(0.7**t)), expected, rtol=1e-5, atol=0)
+    assert (expected < weight).any() or plain.diagnostics()["outlier_share"] > 0
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_a_norm_that_is_not_finite_poisons_nothing(bad: float) -> None:
+    cap = OutlierCap(2)
+    for first in (True, False):
+        cap(torch.tensor([2.0, 2.0]), torch.tensor([1.0, bad]))
+        assert first == cap.lengths.value.isnan().item()
+        cap(*lengths(1, 1))
+    assert cap.lengths.value.item() == pytest.approx(1)
+    cap(*lengths(1, 9))
+    assert cap.diagnostics() == pytest.approx({"outlier_share": 1 / 6, "outlier_bias": 4.5 / 14})  # weight 2 → 1
+
+
+def test_a_state_of_another_limit_is_refused_with_both_values() -> None:
+    with pytest.raises(ValueError, match=r"limit=2.*limit=3"):
+        OutlierCap(3).load_state_dict(OutlierCap(2).state_dict())
+
+
 @pytest.mark.parametrize("limit", [1, 0, -3, float("nan")])
 def test_a_limit_that_would_act_on_ordinary_examples_is_refused(limit: float) -> None:
     with pytest.raises(ValueError, match="greater than 1"):

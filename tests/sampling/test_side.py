@@ -32,7 +32,7 @@ def play(sampler: RAIS, steps: int) -> list:
 
 def joint(sampler: RAIS) -> np.ndarray:
     """p_ia (n, K) by the reference's formula on all n·K pairs, every pair as often as π says."""
-    features = sampler.features.values.double().numpy()
+    features = sampler.features.of(torch.arange(N)).double().numpy()
     pairs = np.stack([np.r_[s[:-1], size] for s in features for size in SIZES.double().numpy()])
     shares = np.tile(SHARES.double().numpy(), N)
     center, axes = pairs @ sampler.c.numpy(), pairs @ sampler.d.numpy()
@@ -41,7 +41,7 @@ def joint(sampler: RAIS) -> np.ndarray:
 
 
 def test_pairs_are_drawn_from_the_robust_distribution_over_pairs() -> None:
-    sampler = make()
+    sampler = make(visits=60)
     play(sampler, 40)
     sampler.solve()
     p = joint(sampler)
@@ -98,9 +98,9 @@ def test_the_set_is_learned_from_the_sizes_that_were_drawn() -> None:
     sampler = make(visits=6)
     draws = play(sampler, 5)
     rows, _, _ = sampler.recent.contents()
-    sizes = torch.cat([SIZES[d.side] for d in draws[-2:]])
+    sizes = torch.cat([SIZES[d.side] for d in draws[-2:]]).float()
     assert sorted(rows[:, -1].tolist()) == sorted(sizes.tolist())
-    torch.testing.assert_close(sampler.features.values[:, -1], torch.full((N,), sampler.side.mean))
+    torch.testing.assert_close(sampler.features.of(torch.arange(N))[:, -1], torch.full((N,), sampler.side.mean))
 
 
 def test_a_run_resumes_in_the_middle_of_a_round() -> None:

@@ -20,7 +20,7 @@ def test_probabilities_follow_the_formula(delta, make, play):
         if M * step < N:
             np.testing.assert_array_equal(p, np.full(N, 1 / N))
         else:
-            np.testing.assert_allclose(p, reference.smoothed(last, delta), rtol=1e-13)
+            np.testing.assert_allclose(p, reference.smoothed(last, delta), rtol=1e-6)
         (draw,) = play(sampler, 1, start=step)
         seen = draw.index.numpy()
         norm = play.norms_at(draw.index, step).double().numpy()
@@ -44,16 +44,16 @@ def test_different_norms_of_one_example_in_a_minibatch_are_averaged(make, play):
     sampler = make("smoothed_0", N, M)
     play(sampler, 5)
     before = sampler.probabilities()
-    total = before[0].reciprocal() * sampler.estimates.table.view(-1)[0]
+    total = before[0].reciprocal() * sampler.estimates.table[0]
     sampler.observe(Draw(torch.tensor([4, 4, 9]), torch.ones(3)), torch.tensor([1.0, 3.0, 5.0]))
     expected = before * total
     expected[4], expected[9] = 2.0, 5.0
-    torch.testing.assert_close(sampler.probabilities(), expected / expected.sum(), rtol=1e-13, atol=0)
+    torch.testing.assert_close(sampler.probabilities(), expected / expected.sum(), rtol=1e-6, atol=0)
 
 
 def test_an_example_whose_norm_was_zero_stays_possible_without_smoothing(make):
     sampler = make("smoothed_0", 4, 4)
-    sampler.observe(sampler.draw()._replace(index=torch.arange(4)), torch.tensor([0.0, 1.0, 2.0, 3.0]))
+    sampler.observe(Draw(torch.arange(4), torch.ones(4)), torch.tensor([0.0, 1.0, 2.0, 3.0]))
     assert 0 < sampler.probabilities()[0] < 1e-30
     sampler.observe(Draw(torch.arange(4), torch.ones(4)), torch.zeros(4))
     assert sampler.probabilities().tolist() == [0.25] * 4

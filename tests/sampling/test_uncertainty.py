@@ -215,3 +215,53 @@ def test_a_visit_without_any_positive_feature_is_refused():
     problem.S[5] = 0.0
     with pytest.raises(ValueError, match="include the constant"):
         solve(problem)
+
+
+def more_careful(problem):
+    """`problem` solved with one more visit than was made; its constant is the last column."""
+    constant = problem.S.shape[1] - 1
+    return solve(problem, constant=constant, **TIGHT), reference.with_one_more_visit(
+        problem.S, problem.v, problem.weights, constant
+    )
+
+
+@pytest.mark.parametrize("seed", [0, 1, 4, 5, 8, 9, 12])
+def test_one_more_visit_than_was_made(seed):
+    problem = make_problem(seed)
+    result, (S, v, weights) = more_careful(problem)
+    by_hand = SimpleNamespace(S=S, v=np.array(v), weights=np.array(weights), mean=problem.mean)
+    assert objective(problem, result) == pytest.approx(objective(problem, solve(by_hand, **TIGHT)), rel=1e-7)
+    assert objective(problem, result) == pytest.approx(generic(by_hand), rel=1e-6)
+
+
+@pytest.mark.parametrize("seed", [0, 1, 4, 5, 8, 9, 12])
+def test_with_one_more_visit_no_robust_norm_is_below_the_floor(seed):
+    """κ/√N for any features, those of an example never seen and of one whose norms were all 0 included."""
+    problem = make_problem(seed)
+    result, _ = more_careful(problem)
+    k = 1 / math.sqrt(objective(problem, result))
+    q = problem.S.shape[1]
+    examples = np.vstack([problem.S, np.eye(q)[-1]])
+    smallest = (examples @ (result.c.numpy() + k * result.d.numpy())).min()
+    floor = reference.smallest_robust_norm(problem.v)
+    assert smallest >= floor * (1 - 1e-6)
+    assert smallest < 100 * floor  # the bound says something
+
+
+def test_the_floor_is_reached_where_nothing_else_is_uncertain():
+    """Norms that the features predict exactly: only the visit that was not made keeps d above 0."""
+    problem = make_problem(0)
+    problem.v = problem.S[:, 2].copy()
+    result, _ = more_careful(problem)
+    k = 1 / math.sqrt(objective(problem, result))
+    assert (result.c + k * result.d)[-1].item() == pytest.approx(reference.smallest_robust_norm(problem.v), rel=0.05)
+
+
+@pytest.mark.parametrize(("scale", "tolerance"), [(2.0**20, 0), (2.0**-20, 0), (1000.0, 1e-7)])
+def test_one_more_visit_scales_with_the_norms(scale, tolerance):
+    problem, scaled = make_problem(0), make_problem(0)
+    units = np.array([1] * 5 + [2, 1] * 3 + [0])
+    scaled.S, scaled.v, scaled.mean = problem.S * scale**units, problem.v * scale, problem.mean * scale**units
+    one, other = (solve(p, constant=11) for p in (problem, scaled))
+    torch.testing.assert_close(other.c[-1], scale * one.c[-1], rtol=tolerance, atol=0)
+    torch.testing.assert_close(other.d[-1], scale**2 * one.d[-1], rtol=tolerance, atol=0)

@@ -17,9 +17,9 @@ from hydra import compose, initialize_config_dir
 import reproduce
 import train
 from rais.paper import data
+from rais.paper import settings as config
 from rais.paper.records import read as load
 from rais.paper.records import write as record
-from rais.paper.settings import schema as config
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 EXPERIMENTS = sorted(path.stem for path in (CONF / "experiment").glob("*.yaml"))
@@ -48,7 +48,7 @@ def random_data(name: str, *, n_train: int, **_: object) -> data.Dataset:
 def miniature(cfg: config.Config) -> list[str]:
     """Overrides that make `cfg` a run of ten light or five heavy steps, the last of them after RAIS has learned p."""
     m, per_epoch = (cfg.batch_size, 4) if cfg.model.name == LIGHT else (4, 2)
-    small = [f"batch_size={m}", f"data.n_train={per_epoch * m}", "epochs=2.5", "evaluate_every=2", "gain.every=2"]
+    small = [f"batch_size={m}", f"data.n_train={per_epoch * m}", "epochs=2.5", "evaluations=1", "gain.every=2"]
     return small + ([f"sampler.visits={m}"] if hasattr(cfg.sampler, "visits") else [])
 
 

@@ -118,8 +118,8 @@ def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path
     monkeypatch.setattr(reproduce.config, "from_hydra", from_hydra)
     monkeypatch.setattr(reproduce, "gpus", lambda: [])
     monkeypatch.setattr(reproduce.data, "load", load)
-    monkeypatch.setattr(reproduce.record, "find_complete", find_complete)
-    monkeypatch.setattr(reproduce.record, "folder_of", folder_of)
+    monkeypatch.setattr(reproduce.find, "find_complete", find_complete)
+    monkeypatch.setattr(reproduce.find, "folder_of", folder_of)
     monkeypatch.chdir(tmp_path)
     yield tmp_path
 
@@ -245,7 +245,7 @@ def test_runs_go_to_the_gpus(repository: Path, monkeypatch: pytest.MonkeyPatch) 
 def test_one_name_for_two_runs_that_differ_is_refused(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write(repository / "conf/profile/tiny.yaml", "seeds: [0]\nstages: [{experiment: curves}, {experiment: controls}]")
     monkeypatch.setattr(
-        reproduce.record, "folder_of", lambda cfg: Path(cfg.runs) / cfg.task / cfg.arm / f"{cfg.seed}-{cfg.data.name}"
+        reproduce.find, "folder_of", lambda cfg: Path(cfg.runs) / cfg.task / cfg.arm / f"{cfg.seed}-{cfg.data.name}"
     )
     assert plan_of(repository).runs
     write(
@@ -334,7 +334,7 @@ def test_interrupt_says_how_to_go_on(
 def test_committed_profiles_are_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Their experiments compose, every replay has its source in the same plan, and full trains all that quick does."""
     monkeypatch.setattr(reproduce.data, "load", lambda name: None)
-    monkeypatch.setattr(reproduce.record, "find_complete", lambda cfg: None)
+    monkeypatch.setattr(reproduce.find, "find_complete", lambda cfg: None)
     reproduce.config.register()
     planned = {}
     with initialize_config_dir(str(reproduce.CONF), version_base="1.3"):

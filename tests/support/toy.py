@@ -7,8 +7,8 @@ from pathlib import Path
 
 import torch
 
+from rais.paper import settings as config
 from rais.paper.data import Dataset, Split
-from rais.paper.settings import schema as config
 
 N = 256
 
@@ -27,7 +27,7 @@ def settings(runs: Path, **changes) -> config.Config:
         epochs=2,
         weight_decay=0,
         momentum=0,
-        evaluate_every=0.5,
+        evaluations=4,
         runs=str(runs),
         device="cpu",
         threads=1,

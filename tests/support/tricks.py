@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rais.paper.settings import schema as config
+from rais.paper import settings as config
 
 TRICKS = {
     "augment": config.AugmentConfig(crop=2, flip=True, rotate=10),

@@ -1,20 +1,11 @@
 """The gain ratio: how much larger a step the lower variance allows, and the time t̂ that it makes pass."""
 
-from rais.gain.pace import Exponential, InverseSqrt
-from rais.gain.ratio import (
-    Adaptive,
-    Consecutive,
-    Exact,
-    ExactScale,
-    HalfBatch,
-    Minibatch,
-    Off,
-    Phi,
-    Replay,
-    RunningMean,
-    exact_moments,
-    inner,
-)
+from rais.gain.fixed import Exact, Off, Replay
+from rais.gain.moments import Minibatch, RunningMean, exact_moments
+from rais.gain.pace import Exponential, InverseSqrt, Pace
+from rais.gain.phi import FromParts, HalfBatch, Phi, full_gradient_sq, inner
+from rais.gain.phi_from_grad import Consecutive, ExactScale
+from rais.gain.ratio import Adaptive, GainRatio
 
 __all__ = [
     "Adaptive",
@@ -22,13 +13,17 @@ __all__ = [
     "Exact",
     "ExactScale",
     "Exponential",
+    "FromParts",
+    "GainRatio",
     "HalfBatch",
     "InverseSqrt",
     "Minibatch",
     "Off",
+    "Pace",
     "Phi",
     "Replay",
     "RunningMean",
     "exact_moments",
+    "full_gradient_sq",
     "inner",
 ]

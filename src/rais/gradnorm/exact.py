@@ -1,8 +1,8 @@
-"""Exact norms of per-example gradients over all trainable parameters of a model.
+"""Exact norms of per-example gradients over all trainable parameters of a model, of any kind.
 
-`PerExampleNorms` listens to one ordinary forward and backward, so a training step has them without a second
-backward; `exact_norms` and `norms_and_gradient` run their own passes. Layers without a formula in `layers`,
-and parameters used more than once, are left to torch.func (2.4 times slower on LeNet-5 [measured]).
+Three ways, tried in this order: `PerExampleNorms` listens to one forward and backward of the whole batch; layers
+without a formula, and parameters used more than once, are left to torch.func (2.4 times slower on LeNet-5
+[measured]); what torch.func cannot do (GRU, sparse embeddings, checkpoints) is done one example at a time.
 
 | symbol  | code name | shape                  | unit                   |
 |---------|-----------|------------------------|------------------------|
@@ -10,185 +10,43 @@ and parameters used more than once, are left to torch.func (2.4 times slower on 
 | ‖∇f_i‖  | norms     | (n,)                   | loss per parameter     |
 | ∇F      | gradient  | list, like parameters  | loss per parameter     |
 
-Scaling: f_i is the loss of one example, ∇f_i never contains a factor 1/b or 1/n. Whether the backpropagated
-loss was the sum or the mean over the batch has to be said; the gradient returned by `norms_and_gradient` is
-that of the MEAN.
+Scaling: f_i is the loss of one example, ∇f_i never contains a factor 1/b or 1/n. The gradient returned by
+`norms_and_gradient` is that of the MEAN.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from functools import partial
-from typing import Any, Literal
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.graph import GradientEdge, get_gradient_edge
 
-from rais.gradnorm.layers import Formula, formula_of
+from rais.gradnorm.per_example import NoFormulaError, PerExampleNorms, check_model, title_of, trainable, wide
+
+if TYPE_CHECKING:
+    from jaxtyping import Float, Shaped
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 Batch = tuple[Tensor, Tensor]
 Pass = Callable[[nn.Module, Loss, Tensor, Tensor, bool], tuple[Tensor, list[Tensor]]]
 
 
-class _NoFormulaError(ValueError):
-    def __init__(self, reason: str) -> None:
-        super().__init__(f"{reason}; use exact_norms, which falls back to torch.func for such a model")
-
-
-def _trainable(module: nn.Module, recurse: bool = True) -> list[nn.Parameter]:
-    return [p for p in module.parameters(recurse) if p.requires_grad]
-
-
-def _check_model(model: nn.Module) -> None:
-    if not _trainable(model):
-        raise ValueError("the model has no parameter that requires a gradient; unfreeze one by requires_grad_(True)")
-    for name, module in model.named_modules():
-        is_batch_norm = isinstance(module, nn.modules.batchnorm._BatchNorm)
-        if is_batch_norm and (module.training or module.running_mean is None):
-            raise ValueError(
-                f"{name or 'the model'} ({type(module).__name__}) normalises with statistics of the batch: "
-                "the examples share them, so per-example gradients do not exist; call model.eval() (with "
-                "track_running_stats=True) or use GroupNorm"
-            )
-
-
-def _layers(model: nn.Module) -> dict[str, tuple[nn.Module, Formula]]:
-    """Every module that owns trainable parameters, by name, with its formula."""
-    found: dict[str, tuple[nn.Module, Formula]] = {}
-    owner: dict[nn.Parameter, str] = {}
-    for name, module in model.named_modules():
-        parameters = _trainable(module, recurse=False)
-        if not parameters:
-            continue
-        title = f"{name or 'the model'} ({type(module).__name__})"
-        formula = formula_of(module)
-        if formula is None:
-            raise _NoFormulaError(f"{title} owns parameters and has no formula for per-example gradients")
-        for parameter in parameters:
-            if parameter in owner:
-                raise _NoFormulaError(f"{title} shares a parameter with {owner[parameter]}")
-            owner[parameter] = title
-        found[title] = (module, formula)
-    return found
-
-
-class PerExampleNorms:
-    """Squared norms of per-example gradients, taken from the forward and backward that run inside its block.
-
-        with PerExampleNorms(model, reduction="mean") as norms:
-            loss(model(inputs), targets).mean().backward()
-        norms.squared()  # (b,)
-
-    The ordinary gradient is accumulated in p.grad as without it. One object may be entered again at the next
-    step. The first dimension of every layer's input must be the batch, and a parameter must be read by its
-    own layer only (a second use elsewhere, by hand, cannot be seen from here; `exact_norms` sees it).
-
-    Args:
-        model: its trainable parameters belong to Conv2d, Linear, GroupNorm, LayerNorm, or BatchNorm1d/2d in
-            eval mode.
-        reduction: whether the loss backpropagated is the "sum" or the "mean" over the batch of the losses
-            f_i. With losses weight_i·f_i the result is weight_i²‖∇f_i‖². Gradients come from torch, so a
-            factor put on the loss (a loss scale) is squared in the result.
-        first: only the first so many examples of the batch; all of them if it is smaller.
-
-    Raises:
-        ValueError: a module without formula, called twice, or sharing a parameter (it is named); batch
-            normalisation with statistics of the batch; no trainable parameter; an argument out of range.
-
-    Source: layer formulas of the ghost-norm literature [recalled], checked against torch.func [derived].
-    """
-
-    def __init__(self, model: nn.Module, reduction: Literal["sum", "mean"], first: int | None = None) -> None:
-        if reduction not in ("sum", "mean"):
-            raise ValueError(f"reduction must be 'sum' or 'mean', got {reduction!r}")
-        if first is not None and first < 1:
-            raise ValueError(f"first must be at least 1, got {first}; leave it out for all examples")
-        _check_model(model)
-        self._model, self._reduction, self._first = model, reduction, first
-        self._layers = _layers(model)
-        self._handles: list[Any] = []
-        self._reset()
-
-    def _reset(self) -> None:
-        self.outputs: dict[str, GradientEdge] = {}
-        self._squared: dict[str, list[Tensor]] = {}
-        self._batch_sizes: dict[str, int] = {}
-        self._with_gradient: set[str] = set()
-
-    def __enter__(self) -> PerExampleNorms:
-        if self._handles:
-            raise RuntimeError("this PerExampleNorms is already active; create a second one for a nested block")
-        _check_model(self._model)
-        self._layers = _layers(self._model)
-        self._reset()
-        for title, (module, formula) in self._layers.items():
-            hook = partial(self._after_forward, title, formula)
-            self._handles.append(module.register_forward_hook(hook, prepend=True, with_kwargs=True))
-            for parameter in _trainable(module, recurse=False):
-                self._handles.append(parameter.register_hook(partial(self._after_parameter, title)))
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for handle in self._handles:
-            handle.remove()
-        self._handles.clear()
-
-    def _after_parameter(self, title: str, _: Tensor) -> None:
-        self._with_gradient.add(title)
-
-    def _after_forward(
-        self, title: str, formula: Formula, module: nn.Module, args: tuple, kwargs: dict, output: Tensor
-    ) -> Tensor:
-        if not output.requires_grad:
-            return output
-        if title in self.outputs:
-            raise _NoFormulaError(f"{title} is called more than once in a forward pass")
-        if output._is_view():  # as some versions of torch give for a Linear of three dimensions: hooks on it get lost
-            output = output.clone()
-        # Set now, the hook stays with the output as it is before an in-place operation (ReLU) changes it.
-        x = (args[0] if args else kwargs["input"]).detach()
-        self.outputs[title] = get_gradient_edge(output)
-        self._handles.append(output.register_hook(partial(self._after_backward, title, formula, module, x)))
-        return output
-
-    def _after_backward(self, title: str, formula: Formula, module: nn.Module, x: Tensor, grad: Tensor) -> None:
-        if title in self._squared:
-            raise RuntimeError("two backward passes ran inside one block; enter a new block for each")
-        with torch.no_grad():
-            self._squared[title] = list(formula(module, x[: self._first], grad[: self._first]))
-        self._batch_sizes[title] = len(grad)
-
-    def squared(self) -> Tensor:
-        """‖∇f_i‖² of each example, in the order of the batch: shape (b,), or (first,).
-
-        Raises:
-            RuntimeError: no forward and backward ran inside the block.
-            ValueError: the layers disagree about the size of the batch, or a layer's parameters were used but
-                the layer was never called.
-        """
-        if not self._squared:
-            raise RuntimeError("no gradient was seen; run both the forward and the backward inside the block")
-        for title in self._with_gradient - self.outputs.keys():
-            raise _NoFormulaError(f"the parameters of {title} were used without calling it")
-        title, b = next(iter(self._batch_sizes.items()))
-        for other, size in self._batch_sizes.items():
-            if size != b:
-                raise _NoFormulaError(
-                    f"{title} was given {b} examples and {other} {size}: the batch is not dimension 0"
-                )
-        squared = torch.stack([term for terms in self._squared.values() for term in terms]).sum(0)
-        return squared.mul_(b**2) if self._reduction == "mean" else squared
-
-
-def exact_norms(model: nn.Module, loss: Loss, inputs: Tensor, targets: Tensor, *, chunk: int = 256) -> Tensor:
+def exact_norms(
+    model: nn.Module, loss: Loss, inputs: Shaped[Tensor, "n ..."], targets: Shaped[Tensor, "n ..."], *, chunk: int = 256
+) -> Float[Tensor, " n"]:
     """‖∇f_i‖₂ of every example, f_i = loss(model(x_i), y_i), over the model's trainable parameters.
 
     One forward and backward per chunk where every layer has a formula; otherwise torch.func, which holds one
-    gradient per example of a chunk. The model's mode is used as it is: dropout that is active is drawn afresh
-    for each example.
+    gradient per example of a chunk; for what that cannot do, one example at a time. The model's mode is used as it
+    is: dropout that is active is drawn afresh for each example. The model sees copies of the inputs, which it may
+    change in place. Under autocast, and in half precision, gradients are as accurate as there and squares are summed
+    in float32.
+
+        >>> model = nn.Linear(2, 1, bias=False)
+        >>> exact_norms(model, lambda z, y: (z[:, 0] - y) * 2, torch.tensor([[3.0, 4.0]]), torch.zeros(1))
+        tensor([10.])
 
     Args:
         loss: loss(logits, targets) → the losses of the examples, shape (b,), neither summed nor averaged.
@@ -197,13 +55,13 @@ def exact_norms(model: nn.Module, loss: Loss, inputs: Tensor, targets: Tensor, *
         chunk: examples at a time; lower it if memory runs out.
 
     Returns:
-        (n,) norms, dtype and device of the parameters. p.grad is left as it was.
+        (n,) norms on the device of the parameters; float32, or float64 for float64 models. p.grad is left as it was.
 
     Raises:
         ValueError: no examples, lengths that differ, losses not per example, batch normalisation with
-            statistics of the batch, no trainable parameter.
+            statistics of the batch, no trainable parameter, a checkpoint with use_reentrant=True (its module is named).
 
-    Source: definition of v_i = ‖∇f_i‖ in METHOD section 1 [derived].
+    Source: v_i = ‖∇f_i‖, the norms that the oracle draws by [seen; derived, docs/derivations.md: layer norms].
     """
     if chunk < 1:
         raise ValueError(f"chunk must be at least 1, got {chunk}")
@@ -212,7 +70,9 @@ def exact_norms(model: nn.Module, loss: Loss, inputs: Tensor, targets: Tensor, *
     return torch.cat([squared for squared, _ in _passes(model, loss, batches, with_gradient=False)]).sqrt_()
 
 
-def norms_and_gradient(model: nn.Module, loss: Loss, batches: Iterable[Batch]) -> tuple[Tensor, list[Tensor]]:
+def norms_and_gradient(
+    model: nn.Module, loss: Loss, batches: Iterable[Batch]
+) -> tuple[Float[Tensor, " n"], list[Tensor]]:
     """‖∇f_i‖₂ of every example and the gradient of their MEAN loss, from the same passes.
 
     Args:
@@ -241,15 +101,24 @@ def _passes(
     model: nn.Module, loss: Loss, batches: Iterable[Batch], with_gradient: bool
 ) -> Iterator[tuple[Tensor, list[Tensor]]]:
     """For each batch the squared norms (b,) and, if asked for, the gradient of the SUM of its losses."""
-    _check_model(model)
-    one_pass: Pass = _hook_pass
+    check_model(model)
+    ways: list[Pass] = [_hook_pass, _func_pass, _loop_pass]
     for inputs, targets in batches:
         _check_batch(inputs, targets)
-        try:
-            result = one_pass(model, loss, inputs, targets, with_gradient)
-        except _NoFormulaError:
-            one_pass = _func_pass
-            result = one_pass(model, loss, inputs, targets, with_gradient)
+        while True:
+            # A copy each time, since the model may change its input in place.
+            copies = inputs.clone(), targets.clone()
+            try:
+                result = ways[0](model, loss, *copies, with_gradient)
+                break
+            except NoFormulaError:
+                ways.remove(_hook_pass)
+            except torch.OutOfMemoryError:
+                raise
+            except RuntimeError:  # of torch.func; if it is the model's own, the last way raises it again
+                if ways[0] is not _func_pass:
+                    raise
+                ways.remove(_func_pass)
         yield result
 
 
@@ -258,37 +127,60 @@ def _hook_pass(
 ) -> tuple[Tensor, list[Tensor]]:
     with torch.enable_grad(), PerExampleNorms(model, "sum") as norms:
         losses = _per_example(loss(model(inputs), targets), len(inputs))
-        reads = _reads(losses)
+        reads = _reads(losses, model)
         for title, (module, _) in norms._layers.items():
-            if any(reads[id(p)] > (title in norms.outputs) for p in _trainable(module, recurse=False)):
-                raise _NoFormulaError(f"a parameter of {title} is used outside of it")
+            if any(reads[id(p)] > (title in norms.outputs) for p in trainable(module, recurse=False)):
+                raise NoFormulaError(f"a parameter of {title} is used outside of it")
         if with_gradient:
-            parameters = _trainable(model)
+            parameters = trainable(model)
             gradient = list(torch.autograd.grad(losses.sum(), parameters, materialize_grads=True))
         else:  # gradients of the outputs only, which spares those of the weights
             torch.autograd.grad(losses.sum(), list(norms.outputs.values()), allow_unused=True)
             gradient = []
     squared = norms.squared()
     if len(squared) != len(inputs):
-        raise _NoFormulaError("the batch is not dimension 0 of what the layers are given")
+        raise NoFormulaError("the batch is not dimension 0 of what the layers are given")
     return squared, gradient
 
 
-def _reads(losses: Tensor) -> Counter[int]:
-    """How often the graph behind the losses reads each leaf, by its id."""
+def _reads(losses: Tensor, model: nn.Module) -> Counter[int]:
+    """How often the graph behind the losses reads each leaf, by its id; a reading of its autocast copy counts.
+
+    Raises:
+        ValueError: no graph, or a reentrant checkpoint in it, which only .backward() can enter.
+    """
     if losses.grad_fn is None:
         raise ValueError("the losses do not depend on the parameters; the model or the loss detaches its result")
     reads: Counter[int] = Counter()
-    seen, stack = {losses.grad_fn}, [losses.grad_fn]
+    copies: dict[torch.autograd.graph.Node, Tensor] = {}
+    edges: Counter[torch.autograd.graph.Node] = Counter({losses.grad_fn: 1})
+    stack, is_reentrant = [losses.grad_fn], False
     while stack:
-        for node, _ in stack.pop().next_functions:
+        parent = stack.pop()
+        is_reentrant |= parent.name() == "CheckpointFunctionBackward"
+        for node, _ in parent.next_functions:
             if node is None:
                 continue
             if hasattr(node, "variable"):
                 reads[id(node.variable)] += 1
-            elif node not in seen:
-                seen.add(node)
-                stack.append(node)
+                if parent.name() == "ToCopyBackward0":
+                    copies[parent] = node.variable
+            else:
+                edges[node] += 1
+                if edges[node] == 1:
+                    stack.append(node)
+    for node, leaf in copies.items():
+        reads[id(leaf)] += edges[node] - 1
+    if is_reentrant:
+        unread = [
+            title_of(name, module)
+            for name, module in model.named_modules()
+            if any(not reads[id(p)] for p in trainable(module, recurse=False))
+        ]
+        raise ValueError(
+            f"{', '.join(unread) or 'the model'} runs under torch.utils.checkpoint with use_reentrant=True, which "
+            "hides its parameters from the graph; call checkpoint(..., use_reentrant=False)"
+        )
     return reads
 
 
@@ -303,8 +195,29 @@ def _func_pass(
 
     each = torch.func.vmap(torch.func.grad(loss_of_one), in_dims=(None, 0, 0), randomness="different")
     gradients = each(parameters, inputs, targets).values()
-    squared = torch.stack([g.flatten(1).square().sum(1) for g in gradients]).sum(0)
+    squared = torch.stack([wide(g).flatten(1).square().sum(1) for g in gradients]).sum(0)
     return squared, [g.sum(0) for g in gradients] if with_gradient else []
+
+
+def _loop_pass(
+    model: nn.Module, loss: Loss, inputs: Tensor, targets: Tensor, with_gradient: bool
+) -> tuple[Tensor, list[Tensor]]:
+    """One forward and backward per example."""
+    parameters = trainable(model)
+    squares: list[Tensor] = []
+    total = [torch.zeros_like(p) for p in parameters] if with_gradient else []
+    for x, y in zip(inputs.split(1), targets.split(1), strict=True):
+        with torch.enable_grad():
+            losses = _per_example(loss(model(x), y), 1)
+        if not squares:
+            _reads(losses, model)
+        gradient = torch.autograd.grad(losses, parameters, torch.ones_like(losses), allow_unused=True)
+        dense = [g.to_dense() if g is not None and g.is_sparse else g for g in gradient]
+        squares.append(torch.stack([wide(g).square().sum() for g in dense if g is not None]).sum())
+        for sum_, g in zip(total, dense, strict=False):
+            if g is not None:
+                sum_.add_(g)
+    return torch.stack(squares), total
 
 
 def _per_example(losses: Tensor, b: int) -> Tensor:

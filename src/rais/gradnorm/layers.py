@@ -12,6 +12,7 @@ by `exact`.
 | L             | positions | scalar               | places of an example that share the weights (pixels) |
 
 Scaling: `grad` must come from the SUM of the per-example losses. From a mean, every result is smaller by b².
+Both x and grad must be float32 or float64: half precision is converted before it comes here.
 Squares of gradients below 1e-19 are 0 in float32.
 """
 
@@ -19,6 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from functools import partial
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -51,7 +53,8 @@ def _product_norms(left: Tensor, right: Tensor) -> Tensor:
     """‖left_i right_iᵀ‖²_F of left (b, p, positions) and right (b, q, positions): shape (b,).
 
     Either the product itself (p·q·L multiplications) or, where that is cheaper, the inner product of the two
-    Gram matrices over positions (L²·(p+q)), known as the ghost norm [derived].
+    Gram matrices over positions (L²·(p+q)), known as the ghost norm.
+    [derived, docs/derivations.md: layer norms]
     """
     p, positions = left.shape[1:]
     if _ghost_is_cheaper(p, right.shape[1], positions):
@@ -86,7 +89,7 @@ def _padded(conv: nn.Conv2d, x: Tensor) -> Tensor:
         if conv.padding == "same":
             total = conv.dilation[side] * (conv.kernel_size[side] - 1)
             margins += [total // 2, total - total // 2]
-        elif conv.padding != "valid":
+        elif not isinstance(conv.padding, str):  # "valid" is none
             margins += [conv.padding[side]] * 2
     if not any(margins):
         return x
@@ -150,8 +153,10 @@ def _group_norm(norm: nn.GroupNorm, x: Tensor, grad: Tensor) -> Iterator[Tensor]
     return _affine(norm, _channels_first(normalized), _channels_first(grad), positions=2)
 
 
-def _batch_norm(norm: nn.BatchNorm1d | nn.BatchNorm2d, x: Tensor, grad: Tensor) -> Iterator[Tensor]:
-    normalized = F.batch_norm(x, norm.running_mean, norm.running_var, training=False, eps=norm.eps)
+def _batch_norm(norm: nn.modules.batchnorm._BatchNorm, x: Tensor, grad: Tensor) -> Iterator[Tensor]:
+    assert norm.running_mean is not None and norm.running_var is not None  # a layer without them was refused
+    mean, variance = norm.running_mean.to(x.dtype), norm.running_var.to(x.dtype)
+    normalized = F.batch_norm(x, mean, variance, training=False, eps=norm.eps)
     return _affine(norm, _channels_first(normalized), _channels_first(grad), positions=2)
 
 
@@ -161,7 +166,7 @@ def _layer_norm(norm: nn.LayerNorm, x: Tensor, grad: Tensor) -> Iterator[Tensor]
     return _affine(norm, normalized.reshape(shape), grad.reshape(shape), positions=1)
 
 
-Formula = Callable[[nn.Module, Tensor, Tensor], Iterator[Tensor]]
+Formula = Callable[[Any, Tensor, Tensor], Iterator[Tensor]]  # layer, x, grad
 
 _FORMULAS: dict[type[nn.Module], Formula] = {
     nn.Linear: _linear,
@@ -170,6 +175,8 @@ _FORMULAS: dict[type[nn.Module], Formula] = {
     nn.LayerNorm: _layer_norm,
     nn.BatchNorm1d: _batch_norm,
     nn.BatchNorm2d: _batch_norm,
+    nn.BatchNorm3d: _batch_norm,
+    nn.SyncBatchNorm: _batch_norm,
 }
 
 

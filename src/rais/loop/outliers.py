@@ -2,35 +2,39 @@
 
 What example j adds to the gradient estimate has the length weight_j v_j, and its mean over draws is that of the norms
 over the training set, whatever the distribution. RAIS makes all lengths alike where its predictions hold; an example
-whose norm is far above what was foreseen stands out, and its weight is lowered, though never below that of plain SGD,
+whose norm is far above what was foreseen sticks out, and its weight is lowered, though never below that of plain SGD,
 which is 1. The price is a bias, which is measured.
 
-| paper    | code         | shape | unit                                              |
-|----------|--------------|-------|---------------------------------------------------|
-| 1/(n p)  | weight       | (m,)  | 1                                                 |
-| v_j      | norm         | (m,)  | gradient norm, any one unit                       |
-|          | limit        |       | longest allowed length, in units of the mean      |
-|          | mean         | ()    | moving average of the (limited) lengths           |
+| paper    | code         | shape | unit                                                              |
+|----------|--------------|-------|-------------------------------------------------------------------|
+| 1/(n p)  | weight       | (m,)  | 1                                                                 |
+| v_j      | norm         | (m,)  | gradient norm, any one unit                                       |
+| Σ_i v_i/n| mean_norm    | ()    | unit of v: what the draw's distribution predicts; None if unknown |
+|          | length       | (m,)  | weight_j v_j, in units of mean_norm where it is known             |
+|          | limit        |       | longest allowed length, in units of the mean length               |
 
 The paper has a rule for outliers that is not known [recalled]; this one is [ours].
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from rais.gain import RunningMean
+from rais.gain.state import Stateful
 
 
-class OutlierCap:
-    """weight_j' = min(weight_j, max(1, limit · mean/v_j)).  [ours]
+class OutlierCap(Stateful):
+    """weight_j' = min(weight_j, max(1, limit · mean length/length of weight 1)).  [ours]
 
-    Nothing is limited in the first minibatch, before there is a mean, nor ever with uniform draws. Since limited
-    lengths enter the mean, a burst of outliers raises it by no more than the factor `limit` over 1/α minibatches,
-    while a lasting change is followed.
+    Nothing is limited before there is a mean, nor ever with uniform draws. Since limited lengths enter the mean, a
+    burst of outliers raises it by no more than the factor `limit` over 1/α minibatches, while a lasting change is
+    followed. The mean starts anew when lengths get another unit, as `mean_norm` becomes known. A minibatch with a norm
+    that is not finite enters neither the mean nor the diagnostics.
 
     Args:
         limit: > 1. In ordinary training with RAIS lengths above 10 times the mean are rare; see PAPER.md.
@@ -38,31 +42,44 @@ class OutlierCap:
 
     Raises:
         ValueError: limit ≤ 1, or α outside (0, 1].
+
+    >>> cap = OutlierCap(2.0)
+    >>> cap(torch.tensor([0.5, 4.0]), norm=torch.tensor([2.0, 0.25]), mean_norm=1.0).tolist()  # lengths 1 and 1
+    [0.5, 4.0]
+    >>> cap(torch.tensor([0.5, 4.0]), norm=torch.tensor([2.0, 1.0]), mean_norm=1.0).tolist()  # lengths 1 and 4
+    [0.5, 2.0]
     """
 
     needs_norms = True
+    _settings = ("limit", "alpha")
+    _entries = ("is_relative", "lengths", "totals")
 
-    def __init__(self, limit: float, *, alpha: float = 0.003, device: torch.device | str = "cpu") -> None:
+    def __init__(self, limit: float, *, alpha: float = 0.01, device: torch.device | str = "cpu") -> None:
         if not limit > 1:
             raise ValueError(f"outliers={limit} must be greater than 1: it is in units of the mean length")
-        self.limit = limit
+        self.limit, self.alpha = limit, alpha
+        self.is_relative = False
         self.lengths = RunningMean(1, alpha, device=device)
         self.totals = torch.zeros(4, dtype=torch.float64, device=device)
 
-    def __call__(self, weight: Tensor, norm: Tensor) -> Tensor:
+    def __call__(self, weight: Tensor, norm: Tensor, mean_norm: float | Tensor | None = None) -> Tensor:
         """The limited weights (m,), dtype of `weight`, for the loss of this minibatch alone.
 
         The gain ratio is that of the limited estimate; samplers learn from the unlimited weights.
         """
         v = norm.to(torch.float64)
-        limited = weight
-        if self.lengths.updates:
-            largest = (self.limit * self.lengths.value / v).clamp_min_(1.0).to(weight.dtype)
-            limited = torch.fmin(weight, largest)  # where 0/0 leaves no largest weight, fmin keeps the given one
+        if mean_norm is not None:
+            v = v / mean_norm
+        if (mean_norm is not None) != self.is_relative:
+            self.is_relative = not self.is_relative
+            self.lengths = RunningMean(1, self.alpha, device=self.totals.device)
+        largest = (self.limit * self.lengths.value / v).clamp_min_(1.0).to(weight.dtype)
+        limited = torch.fmin(weight, largest)  # NaN, before there is a mean or at 0/0, limits nothing
         self.lengths.update((limited * v).mean()[None])
         removed = (weight - limited) * v
         acted = (limited < weight).to(torch.float64)
-        self.totals += torch.stack([acted.sum(), removed.sum(), (weight * v).sum(), torch.ones_like(v).sum()])
+        sums = torch.stack([acted.sum(), removed.sum(), (weight * v).sum(), torch.ones_like(v).sum()])
+        self.totals = self.totals + torch.where(torch.isfinite(sums).all(), sums, 0.0)
         return limited
 
     def diagnostics(self) -> dict[str, float]:
@@ -75,21 +92,24 @@ class OutlierCap:
         self.totals.zero_()
         return {"outlier_share": acted / max(drawn, 1.0), "outlier_bias": removed / total if total else 0.0}
 
-    def state_dict(self) -> dict[str, Any]:
-        return {"lengths": self.lengths.state_dict(), "totals": self.totals.clone()}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.lengths.load_state_dict(state["lengths"])
-        self.totals = state["totals"].to(self.totals.device).clone()
-
 
 class NoCap:
-    """Leaves all weights as they are."""
+    """Leaves all weights as they are.
+
+    >>> NoCap()(torch.tensor([300.0]), norm=None).item()
+    300.0
+    """
 
     needs_norms = False
 
-    def __call__(self, weight: Tensor, norm: Tensor | None) -> Tensor:
+    def __call__(self, weight: Tensor, norm: Tensor | None, mean_norm: float | Tensor | None = None) -> Tensor:
         return weight
 
     def diagnostics(self) -> dict[str, float]:
         return {}
+
+    def state_dict(self) -> dict[str, Any]:
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        pass

@@ -21,17 +21,57 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from rais import rng
+from rais.sampling.tickets import COLUMNS, DTYPES, Tickets
+
 
 class Draw(NamedTuple):
-    """A minibatch: `index` (m,) int64 and `weight` (m,) float32 = 1/(n p_index).
+    """A minibatch: `index` (m,) int64 and `weight` (m,) float32 = 1/(n p_index), both tensors of this draw alone.
 
-    (1/m) Σ_j weight_j ∇f_{index_j} is an unbiased estimate of the mean gradient over the training set. `side` (m,)
-    int64 is the size of the augmentation that goes with each example, where the sampler chooses it (side.py).
+    (1/m) Σ_j weight_j ∇f_{index_j} is an unbiased estimate of the mean gradient over the training set.
+
+    - `side` (m,) int64: the size of the augmentation that goes with each example, where the sampler chooses it
+    - `ticket`: which draw of its sampler this is; None for a draw made by hand
+    - `mean_norm`: Σ_i v_i/n of the distribution it was drawn from, the unit in which its norms are near 1; None while
+      draws are uniform because nothing is known yet. A float; on an accelerator a () float64 tensor
+    - `first`, `of`: where this part begins in its whole draw, and the size of that; `of` is None for a whole draw
+
+    >>> draw = Draw(torch.tensor([4, 2, 7]), torch.ones(3))
+    >>> draw.part(0, 2).index.tolist(), draw.part(1, 2).index.tolist()
+    ([4, 2], [7])
     """
 
-    index: Tensor
+    index: Tensor  # type: ignore[assignment]  # it hides tuple.index
     weight: Tensor
     side: Tensor | None = None
+    ticket: int | None = None
+    mean_norm: float | Tensor | None = None
+    first: int = 0
+    of: int | None = None
+
+    def part(self, i: int, k: int) -> Draw:
+        """The i-th of k contiguous parts, of sizes that differ by one at most, the longer ones first: a micro-batch.
+
+        Raises:
+            ValueError: i is not in 0 … k−1, or there are fewer than k examples.
+        """
+        size = len(self.index)
+        if not 0 <= i < k <= size:
+            raise ValueError(f"part({i}, {k}) of a draw of {size} examples: needs 0 ≤ i < k ≤ {size}")
+        short, longer = divmod(size, k)
+        begin = i * short + min(i, longer)
+        own = slice(begin, begin + short + (i < longer))
+        return self._replace(
+            index=self.index[own],
+            weight=self.weight[own],
+            side=None if self.side is None else self.side[own],
+            first=self.first + begin,
+            of=size if self.of is None else self.of,
+        )
+
+
+VERSION = 2  # of the state: raised when an older one can no longer be read
+LARGEST_NORM = 1e18  # its square, and that of a sum of a few, still fits into float32
 
 
 class NonFiniteNorm(ValueError):
@@ -44,34 +84,77 @@ class Sampler(ABC):
     Args:
         n: number of training examples.
         m: minibatch size, 1 ≤ m ≤ n.
-        generator: the source of every random number; its device is the sampler's device.
+        seed: the random numbers are those of `rng.generator(seed, "sampling")`, on the CPU.
+        generator: in place of `seed`, the source of every random number; its device is the sampler's device.
 
     Raises:
-        ValueError: m is not in 1 … n.
+        ValueError: m is not in 1 … n, or not exactly one of `seed` and `generator` is given.
     """
 
     needs_norms = True
-    _state: tuple[str, ...] = ()
 
-    def __init__(self, n: int, m: int, *, generator: torch.Generator) -> None:
+    def __init__(self, n: int, m: int, *, seed: int | None = None, generator: torch.Generator | None = None) -> None:
         if not 1 <= m <= n:
             raise ValueError(f"minibatch size m={m} must be between 1 and the n={n} training examples")
+        if (seed is None) == (generator is None):
+            raise ValueError(f"seed={seed} and generator={generator}: give exactly one of them, seed=0 if any will do")
         self.n, self.m = n, m
-        self.generator = generator
-        self.device = generator.device
+        self.generator: torch.Generator = generator or rng.generator(seed or 0, "sampling")
+        self.device = self.generator.device
+        self.tickets = Tickets()
 
     @abstractmethod
     def draw(self) -> Draw:
         """The next minibatch."""
 
-    @abstractmethod
     def observe(self, draw: Draw, norm: Tensor) -> None:
         """Learn from `norm` (m,), the gradient norms of the examples of `draw` at the parameters it was used with.
 
+        `draw` may be a part of a draw, and draws may come in any order. What the sampler remembers of the draw is what
+        it handed out, whatever was written into the draw's tensors since. A draw made by hand (ticket None) is taken at
+        its word.
+
         Raises:
-            ValueError: wrong shape, an index outside 0 … n−1, or a negative norm.
+            ValueError: wrong shape, an index outside 0 … n−1, a negative norm, or a ticket that was observed or skipped
+                before or never handed out.
             NonFiniteNorm: a NaN or infinite norm.
         """
+        check_observation(draw, norm, self.n)
+        if self.needs_norms:
+            self._learn(*self.tickets.redeem(draw), norm.detach().to(torch.float32, copy=True))
+            if draw.ticket not in self.tickets.held:
+                self._settle()
+
+    def skip(self, draw: Draw) -> None:
+        """`draw`, or this part of it, will not be observed: a step that was not made.
+
+        Its examples stay possible. While the first pass lasts they come again within it.
+
+        Raises:
+            ValueError: as `observe`, for the ticket.
+        """
+        if self.needs_norms:
+            self._forget(self.tickets.redeem(draw)[0])
+
+    def _learn(self, index: Tensor, weight: Tensor, side: Tensor | None, norm: Tensor) -> None:
+        """Take in the norms (k,) of k visits, drawn with `weight` (k,)."""
+        raise NotImplementedError
+
+    def _settle(self) -> None:  # noqa: B027
+        """A draw was observed to its last part: what waited for that may happen now, so that parts are as the whole."""
+
+    def _forget(self, index: Tensor) -> None:  # noqa: B027
+        """The examples `index` (k,) were drawn, and nothing will be heard of it."""
+
+    def _hand_out(
+        self, index: Tensor, weight: Tensor, side: Tensor | None = None, mean_norm: float | Tensor | None = None
+    ) -> Draw:
+        """A draw with tensors of its own; where norms are needed, the given ones are kept under its ticket."""
+        if not self.needs_norms:
+            ticket, self.tickets.issued = self.tickets.issued, self.tickets.issued + 1
+        else:
+            ticket = self.tickets.issue(index, weight, side)
+        return Draw(index.clone(), weight.clone(), None if side is None else side.clone(), ticket, mean_norm)
 
     @abstractmethod
     def probabilities(self) -> Tensor:
@@ -91,52 +174,103 @@ class Sampler(ABC):
         """Scalars worth recording at an evaluation. Synchronises with the device."""
         return {}
 
-    def state_dict(self) -> dict[str, Any]:
-        """Everything that the draws to come depend on, the generator included."""
-        state: dict[str, Any] = {"generator": self.generator.get_state()}
-        for name in self._state:
-            value = getattr(self, name)
-            if hasattr(value, "state_dict"):
-                state[name] = value.state_dict()
-            elif isinstance(value, list):
-                state[name] = list(value)
-            else:
-                state[name] = value.clone() if isinstance(value, Tensor) else value
-        return state
+    def state_dict(self, *, copy: bool = True) -> dict[str, Any]:
+        """Everything that the draws to come depend on, the generator and the draws in flight included: a flat dict of
+        tensors, numbers, words and lists of these, for `torch.load(weights_only=True)`.
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue exactly where `state` was taken.
+        With `copy=False` the tensors are the sampler's own, without a second copy of what may be many gigabytes: write
+        them to a file before the sampler is used again.
+        """
+        tables = self._tables(self._variant())
+        return {
+            "version": VERSION,
+            "kind": type(self).__name__,
+            **self._settings(),
+            **self._variant(),
+            **{name: x.clone() if copy else x for name, x in tables.items()},
+            **self._rest(),
+            **self.tickets.state(),
+            "generator": self.generator.get_state(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any], *, resize: bool = False) -> None:
+        """Continue exactly where `state` was taken. All of it is looked at before anything is overwritten.
+
+        With `resize`, a state of fewer examples is taken too, for a data set that has grown at its end: the new
+        examples have no past.
 
         Raises:
-            ValueError: `state` belongs to another kind of sampler, or to one of another size.
+            ValueError: `state` is of another version, kind, size or setting, or does not fit together.
         """
-        if set(state) != {"generator", *self._state}:
-            raise ValueError(
-                f"this state has the entries {sorted(state)}, a {type(self).__name__} sampler needs "
-                f"{sorted(['generator', *self._state])}: build the sampler with the settings it was saved with"
-            )
-        for name in self._state:
-            value, saved = getattr(self, name), state[name]
-            if hasattr(value, "load_state_dict"):
-                value.load_state_dict(saved)
-            elif isinstance(saved, Tensor):
-                if isinstance(value, Tensor) and value.shape != saved.shape:
-                    raise ValueError(
-                        f"the saved {name} has shape {tuple(saved.shape)}, this sampler's has {tuple(value.shape)}: "
-                        "build the sampler with the settings it was saved with"
-                    )
-                setattr(self, name, saved.to(self.device).clone())
-            elif isinstance(saved, list):
-                setattr(self, name, [tuple(x.to(self.device) for x in entry) for entry in saved])
-            else:
-                setattr(self, name, saved)
+        expected = {"version": VERSION, "kind": type(self).__name__, **self._settings()}
+        for name, here in expected.items():
+            saved = state.get(name)
+            if saved != here and not (resize and name == "n" and isinstance(saved, int) and self.m <= saved < here):
+                cure = "start anew" if name == "version" else f"build the sampler with {name}={saved!r}"
+                if name == "n" and not resize:
+                    cure += ", or load with resize=True if examples were added"
+                raise ValueError(f"the saved state has {name}={saved!r}, this sampler has {name}={here!r}: {cure}")
+        if state["n"] < self.n:
+            smaller = self._of_size(state["n"])
+            smaller.load_state_dict(state)
+            self._extend(smaller)
+            return
+        needed = (*self._variant(), *self._rest(), *self.tickets.state(), "generator")
+        missing = [name for name in needed if name not in state]
+        if missing:
+            raise ValueError(f"the saved state lacks {', '.join(missing)}: it was not written by state_dict()")
+        tables = self._tables(state)
+        for name, table in tables.items():
+            saved = state.get(name)
+            if not isinstance(saved, Tensor) or saved.shape != table.shape or saved.dtype != table.dtype:
+                found = f"{tuple(saved.shape)} {saved.dtype}" if isinstance(saved, Tensor) else repr(saved)
+                raise ValueError(f"the saved {name} is {found}, this sampler's is {tuple(table.shape)} {table.dtype}")
+        _check_columns(state, self.n)
+        self._check_generator(state["generator"])
+        for name, table in tables.items():
+            table.copy_(state[name])
+        self._adopt(state, tables)
+        self.tickets.load(state, self.device)
         self.generator.set_state(state["generator"].cpu())
 
+    def _check_generator(self, saved: Tensor) -> None:
+        try:
+            torch.Generator(self.device).set_state(saved.cpu())
+        except (RuntimeError, TypeError, AttributeError) as error:
+            raise ValueError(f"the saved generator is of another device or version of torch: {error}") from error
 
-def check_observation(draw: Draw, norm: Tensor, n: int, *, is_own: bool = False) -> None:
+    def _settings(self) -> dict[str, Any]:
+        """What must be equal in a state that is loaded."""
+        return {"n": self.n, "m": self.m}
+
+    def _variant(self) -> dict[str, Any]:
+        """What decides which tables there are."""
+        return {}
+
+    def _tables(self, variant: dict[str, Any]) -> dict[str, Tensor]:
+        """The tensors of fixed shape by name, this sampler's own; those of a phase that `variant` (a state) is in and
+        the sampler is not are new."""
+        return {}
+
+    def _rest(self) -> dict[str, Any]:
+        """Numbers, and tensors whose length changes."""
+        return {}
+
+    def _adopt(self, state: dict[str, Any], tables: dict[str, Tensor]) -> None:  # noqa: B027
+        """Take over `_variant`, `_rest` and `tables`, which are filled already."""
+
+    def _of_size(self, n: int) -> Sampler:
+        """A sampler with the settings of this one, of n examples."""
+        raise ValueError(f"a {type(self).__name__} sampler cannot be resized: it keeps nothing about an example")
+
+    def _extend(self, smaller: Any) -> None:  # noqa: B027
+        """Take over what `smaller`, a sampler of this class, knows of the first examples, and everything else of it."""
+
+
+def check_observation(draw: Draw, norm: Tensor, n: int) -> None:
     """Refuse an observation that would corrupt a sampler's memory; see `Sampler.observe` for the errors.
 
-    The indices of a draw that the sampler made itself (`is_own`) are not looked at: it costs 1 % of a small step.
+    The indices of a draw with a ticket are not looked at: those that count are the sampler's own.
     Values are looked at on the CPU only: on an accelerator that would stop the queue at every step, and a bad norm
     there shows as a non-finite loss at the next evaluation.
     """
@@ -147,7 +281,7 @@ def check_observation(draw: Draw, norm: Tensor, n: int, *, is_own: bool = False)
         )
     if norm.is_cuda:
         return
-    if not is_own:
+    if draw.ticket is None:
         low, high = (x.item() for x in draw.index.aminmax())
         if low < 0 or high >= n:
             outside = low if low < 0 else high
@@ -155,12 +289,46 @@ def check_observation(draw: Draw, norm: Tensor, n: int, *, is_own: bool = False)
     low, high = (x.item() for x in norm.aminmax())
     if not (low > float("-inf") and high < float("inf")):
         raise NonFiniteNorm("a gradient norm is NaN or infinite: training has diverged; lower the learning rate")
+    if high > LARGEST_NORM:
+        raise NonFiniteNorm(
+            f"a gradient norm is {high:g}, and its square does not fit into float32: training has diverged; lower the "
+            "learning rate, or give all norms in a larger unit"
+        )
     if low < 0:
         raise ValueError(f"a gradient norm is {low:g}: norms are never negative; pass ‖∇f_i‖, not a loss or a gradient")
 
 
-def mean_of_repeats(index: Tensor, value: Tensor) -> Tensor:
-    """`value` (m,) with the entries of one example replaced by their mean: writing them back is order-free. O(m²)."""
-    same = index[:, None] == index
-    # No matrix product: it may sum its rows in different orders, and the means of one example differ in the last digit.
-    return (same * value).sum(1).div_(same.sum(1))
+def _check_columns(state: dict[str, Any], n: int) -> None:
+    """Refuse a state whose draws, of variable number, do not fit together or have examples outside 0 … n−1."""
+    columns = {"order": state["order"]} if "order" in state else {}
+    for group in ("held", "ahead", "seen"):
+        size = len(state.get(f"{group}_index", ()))
+        for name, dtype in zip(COLUMNS, DTYPES, strict=True):
+            column = state.get(full := f"{group}_{name}")
+            absent = column is None or (name == "side" and len(column) == 0)
+            if not absent and (not isinstance(column, Tensor) or column.shape != (size,) or column.dtype != dtype):
+                raise ValueError(f"the saved {full} is no ({size},) {dtype}, as {group}_index is long: a damaged state")
+            if name == "index" and not absent:
+                columns[full] = column
+    for name, index in columns.items():
+        if not isinstance(index, Tensor) or index.is_floating_point() or index.dim() != 1:
+            raise ValueError(f"the saved {name} is no list of examples: a damaged state")
+        if len(index) and not (0 <= index.min() and index.max() < n):
+            raise ValueError(f"the saved {name} has examples outside 0 … {n - 1}: a damaged state")
+    size, left, tickets = state["held_size"], state["held_left"], state["held_ticket"]
+    if not sum(size) == len(left) == len(state["held_index"]) or len(size) != len(tickets):
+        raise ValueError(
+            f"the saved draws in flight have {sum(size)} examples by held_size and {len(left)} by held_left"
+        )
+
+
+def mean_of_repeats(index: Tensor, value: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The distinct entries (k,) of `index` (m,), ascending, the place (m,) of each entry among them, and the mean
+    `value` (k,) float64 of each. O(m log m).
+
+    Sums of float32 values in float64 are exact over 29 binary orders of magnitude, so that their order does not matter.
+    """
+    distinct, where = index.unique(return_inverse=True)
+    both = torch.stack([value.to(torch.float64), torch.ones_like(value, dtype=torch.float64)])
+    total, count = both.new_zeros(2, len(distinct)).index_add_(1, where, both)
+    return distinct, where, total / count

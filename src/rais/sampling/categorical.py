@@ -1,16 +1,16 @@
-"""Drawing m of n examples with given weights, and changing a few weights, both in O(√n).
+"""Drawing m of n examples with given weights, and changing a few weights, without touching the others.
 
-The n weights stand in a table of about √n rows with their row sums beside it. A draw picks a row by the row sums
-and then an entry by the row's own weights, with a fresh uniform number each; an update rewrites entries and adds up
-the touched rows anew, so that rounding errors never accumulate.
+The n weights are the leaves of a tree: sums of 64 weights, and sums of 64 such sums. A draw picks one of the top sums,
+then one below it, then a weight, with a fresh uniform number each; an update adds up the touched sums anew, so that
+rounding errors never accumulate.
 
-| meaning                   | code        | shape        | unit            |
-|---------------------------|-------------|--------------|-----------------|
-| weights                   | table       | (rows, cols) | any, float64    |
-| sum of each row           | row_sums    | (rows,)      | as the weights  |
-| examples                  | n           |              | rows·cols ≥ n   |
+| meaning                   | code        | shape        | unit                      |
+|---------------------------|-------------|--------------|---------------------------|
+| weights                   | table       | (n + pad,)   | any, float32; 0 in the pad|
+| sums of 64 weights        | blocks      | (64 tops,)   | as the weights, float64   |
+| sums of 64 blocks         | tops        | (tops,)      | as the weights, float64   |
 
-`torch.multinomial` cannot be used here: it refuses more than 2²⁴ categories and costs O(n) for every draw. Two
+`torch.multinomial` cannot be used here: it refuses more than 2²⁴ categories and costs O(n) for every draw. Three
 float64 uniforms give each example of a set of any size its exact share, and an example of weight 0 is never drawn:
 torch's uniform numbers are at most 1 − 2⁻⁵³, whose product with a sum is below that sum after rounding.
 """
@@ -22,75 +22,98 @@ from typing import Any
 import torch
 from torch import Tensor
 
+BRANCH = 64
+TOP = BRANCH * BRANCH
+
 
 class Categorical:
-    """A distribution over n categories, p_i = weight_i / Σ weight, with replacement.
+    """A distribution over n categories, p_i = weight_i / Σ weight, with replacement. All weights are 0 at first.
 
-    Args:
-        weight: (n,) non-negative, finite, not all zero; any real dtype, kept in float64 on its device.
-
-    Raises:
-        ValueError: no weight, a negative or non-finite one, or all of them zero.
+    4.2 bytes an example.
     """
 
-    def __init__(self, weight: Tensor) -> None:
-        self.n = weight.numel()
-        self.cols = max(1, round(self.n**0.5))
-        self.set_all(weight)
+    def __init__(self, n: int, *, device: torch.device | str = "cpu") -> None:
+        self.n = n
+        tops = -(-n // TOP)
+        self.table = torch.zeros(tops * TOP, device=device)
+        self.blocks = torch.zeros(tops * BRANCH, dtype=torch.float64, device=device)
+        self.tops = torch.zeros(tops, dtype=torch.float64, device=device)
+
+    def tables(self) -> dict[str, Tensor]:
+        """All that draws depend on, by name."""
+        return {"table": self.table, "blocks": self.blocks, "tops": self.tops}
+
+    def adopt(self, tables: dict[str, Tensor]) -> None:
+        """Work with these `tables` from now on."""
+        for name in self.tables():
+            setattr(self, name, tables[name])
+
+    def extend(self, smaller: Any, weight: Tensor) -> None:
+        """Take over the weights of `smaller`, of this class, for the first examples; all others have `weight` (1,)."""
+        self.set_from(0, torch.cat([smaller.table[: smaller.n], weight.expand(self.n - smaller.n)]))
 
     def set_all(self, weight: Tensor) -> None:
-        """Replace all weights (n,). O(n), and synchronises with the device to check them."""
-        if weight.shape != (self.n,) or self.n == 0:
-            raise ValueError(f"weights have shape {tuple(weight.shape)}, expected ({max(self.n, 1)},)")
-        weight = weight.to(torch.float64)
-        low, total = weight.min().item(), weight.sum().item()
+        """Replace all weights (n,). O(n), and synchronises with the device to check them.
+
+        Raises:
+            ValueError: another number of weights, a negative or non-finite one, or all of them zero.
+        """
+        if weight.shape != (self.n,):
+            raise ValueError(f"weights have shape {tuple(weight.shape)}, expected ({self.n},)")
+        low = weight.min().item()
+        self.set_from(0, weight)
+        total = self.tops.sum().item()
         if not (low >= 0 and 0 < total < float("inf")):
             raise ValueError(f"weights must be finite, non-negative and not all zero; smallest {low:g}, sum {total:g}")
-        padding = -self.n % self.cols
-        self.table = torch.nn.functional.pad(weight, (0, padding)).view(-1, self.cols)
-        self.row_sums = self.table.sum(1)
+
+    def set_from(self, start: int, weight: Tensor) -> None:
+        """Replace the weights of the examples from `start` on, a multiple of 4096, by `weight` (k,), non-negative and
+        finite (not checked). O(k)."""
+        end = start + len(weight)
+        self.table[start:end] = weight
+        top = slice(start // TOP, -(-end // TOP))
+        blocks = self.table[top.start * TOP : top.stop * TOP].view(-1, BRANCH).sum(1, dtype=torch.float64)
+        self.blocks[top.start * BRANCH : top.stop * BRANCH] = blocks
+        self.tops[top] = blocks.view(-1, BRANCH).sum(1)
 
     def set(self, index: Tensor, weight: Tensor) -> None:
-        """Replace the weights of the examples `index` (m,) by `weight` (m,), non-negative and finite (not checked).
-        O(m√n).
-
-        Where an example stands in `index` more than once, its weights must be equal.
-        """
-        row = index // self.cols
-        self.table.view(-1).index_copy_(0, index, weight.to(torch.float64))
-        self.row_sums.index_copy_(0, row, self.table.index_select(0, row).sum(1))
+        """Replace the weights of the examples `index` (k,), all distinct, by `weight` (k,), non-negative and
+        finite (not checked). O(k)."""
+        self.table.index_copy_(0, index, weight.to(self.table.dtype))
+        block = index // BRANCH
+        sums = self.table.view(-1, BRANCH).index_select(0, block).sum(1, dtype=torch.float64)
+        self.blocks.index_copy_(0, block, sums)
+        top = index // TOP
+        self.tops.index_copy_(0, top, self.blocks.view(-1, BRANCH).index_select(0, top).sum(1))
 
     def sample(self, m: int, generator: torch.Generator) -> Tensor:
-        """m independent categories (m,) int64. O(m√n)."""
-        u = torch.rand(2, m, 1, dtype=torch.float64, device=self.table.device, generator=generator)
-        cumulative = self.row_sums.cumsum(0)
+        """m independent categories (m,) int64. O(m + n/4096)."""
+        u = torch.rand(3, m, 1, dtype=torch.float64, device=self.table.device, generator=generator)
+        cumulative = self.tops.cumsum(0)
         # The clamps act only where a weight is NaN: an index out of range would leave an accelerator unusable.
-        row = torch.searchsorted(cumulative, u[0, :, 0] * cumulative[-1], right=True).clamp_max_(len(cumulative) - 1)
-        within = self.table.index_select(0, row).cumsum_(1)
-        col = torch.searchsorted(within, u[1] * within[:, -1:], right=True).squeeze(1)
-        return col.add_(row, alpha=self.cols).clamp_max_(self.n - 1)
+        chosen = torch.searchsorted(cumulative, u[0, :, 0] * cumulative[-1], right=True).clamp_max_(len(cumulative) - 1)
+        for level, x in enumerate((self.blocks, self.table), start=1):
+            within = x.view(-1, BRANCH).index_select(0, chosen).cumsum(1, dtype=torch.float64)
+            child = torch.searchsorted(within, u[level] * within[:, -1:], right=True).squeeze(1)
+            chosen = child.clamp_max_(BRANCH - 1).add_(chosen, alpha=BRANCH)
+        return chosen.clamp_max_(self.n - 1)
+
+    def dropped(self, index: Tensor) -> None:
+        """The examples `index` were drawn in vain: of no consequence for independent draws."""
 
     def value(self, index: Tensor) -> Tensor:
-        """The weights of the examples `index` (m,), float64, in the unit they were given in."""
-        return self.table.view(-1).index_select(0, index)
+        """The weights of the examples `index` (k,), float64, in the unit they were given in."""
+        return self.table.index_select(0, index).to(torch.float64)
 
-    def probability(self, index: Tensor) -> Tensor:
-        """p of the examples `index` (m,), float64."""
-        return self.value(index) / self.row_sums.sum()
+    def mean(self) -> float | Tensor:
+        """Σ weight/n, a float on the CPU; elsewhere a () float64 tensor, so that the device need not be waited for."""
+        mean = self.tops.sum() / self.n
+        return mean.item() if mean.device.type == "cpu" else mean
 
     def weight(self, index: Tensor) -> Tensor:
-        """1/(n p) of the examples `index` (m,), float64: the mean of all weights over those of `index`."""
-        return (self.row_sums.sum() / self.n) / self.value(index)
+        """1/(n p) of the examples `index` (k,), float64: the mean of all weights over those of `index`."""
+        return (self.tops.sum() / self.n) / self.value(index)
 
     def probabilities(self) -> Tensor:
         """p (n,), float64."""
-        return self.table.view(-1)[: self.n] / self.row_sums.sum()
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"n": self.n, "table": self.table.clone(), "row_sums": self.row_sums.clone()}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        if state["n"] != self.n:
-            raise ValueError(f"the saved weights are of {state['n']} examples, this sampler has {self.n}")
-        self.table = state["table"].to(self.table.device).clone()
-        self.row_sums = state["row_sums"].to(self.table.device).clone()
+        return self.table[: self.n].to(torch.float64) / self.tops.sum()

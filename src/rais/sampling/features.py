@@ -1,21 +1,23 @@
 """The feature vector s_i of each example: what its past gradient norms say about its next one.
 
 Moving averages over windows of several lengths predict the norm, their variances and standard deviations the error
-of that prediction, and the constant carries what they cannot explain. A visit changes the features of the visited
-example alone.
+of that prediction, and the constant carries what they cannot explain. Only the past norms are kept, 65 bytes an
+example; features are computed from them when they are asked for, and their sum over all examples is kept up to date.
 
 | paper | code   | shape   | unit                                                            |
 |-------|--------|---------|-----------------------------------------------------------------|
-| s_i   | values | (n, q)  | float32; norm (mean, std), norm² (var), 1 (constant); all ≥ 0   |
+| s_i   |        | (k, q)  | float32; norm (mean, std), norm² (var), 1 (constant); all ≥ 0   |
 |       | past   | (n, 16) | float32; the example's last norms, newest first, 0 beyond count |
-|       | count  | (n,)    | int64; visits so far, at most 16                                |
+|       | count  | (n,)    | int8; visits so far, at most 16                                 |
+| Σ s_i | total  | (q,)    | float64                                                         |
 
-The features are [recalled]; a window longer than an example's past uses what there is [ours].
+The features are [recalled]; a window longer than an example's past uses what there is, and an example without a past
+has the constant alone [ours].
 """
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
@@ -28,6 +30,7 @@ NAMES = (
     *(f"std_{w}" for w in SPREAD_WINDOWS),
     "constant",
 )
+CHUNK = 8_192  # examples whose features are computed at a time: their 16 norms fit into a processor's cache
 
 
 class Features:
@@ -49,54 +52,86 @@ class Features:
         unknown = [name for name in names if name not in NAMES]
         if unknown or not names or len(set(names)) != len(names):
             raise ValueError(f"features {list(names)}: expected distinct names out of {list(NAMES)}")
+        self.n = n
         self.names = tuple(names)
         fixed = [1.0] if side is None else [1.0, side]
         columns = [*map(NAMES.index, names), *range(len(NAMES), len(NAMES) - 1 + len(fixed))]
+        self.q = len(columns)
         self.columns = torch.tensor(columns, device=device)
         self.past = torch.zeros(n, WINDOWS[-1], device=device)
-        self.count = torch.zeros(n, dtype=torch.int64, device=device)
-        self.values = torch.zeros(n, len(self.columns), device=device)
-        self._age = torch.arange(WINDOWS[-1], device=device)
-        in_window = torch.arange(WINDOWS[-1])[:, None] < torch.tensor(WINDOWS)
-        self._in_window = in_window.to(device, torch.float64)
-        self._lengths = torch.tensor(WINDOWS, dtype=torch.float64, device=device)
-        self._fixed = torch.tensor([fixed], dtype=torch.float64, device=device)
+        self.count = torch.zeros(n, dtype=torch.int8, device=device)
+        self.fixed = torch.tensor(fixed, device=device)[:, None]
+        self.lengths = torch.tensor(WINDOWS, dtype=torch.float32, device=device)[:, None]
+        self.age = torch.arange(WINDOWS[-1], dtype=torch.float32, device=device)[:, None]
+        self.in_window = (self.age.T < self.lengths).to(torch.float32)  # (5, 16)
+        self.total = n * self._from_past(self.past[:1], self.count[:1])[0].to(torch.float64)
+        # A sum of changes keeps the rounding errors of all that it ever held. So the sum is also made anew, in turns:
+        # `next_total` is that of the examples before `position`.
+        self.next_total = torch.zeros_like(self.total)
+        self.position = 0
 
-    def update(self, index: Tensor, norm: Tensor) -> Tensor:
-        """Add a visit of each example of `index` (m,) with its `norm` (m,); returns their new features (m, q).
+    @property
+    def mean(self) -> Tensor:
+        """mean_i s_i (q,) float64."""
+        return self.total / self.n
 
-        Where an example stands in `index` more than once, its norms must be equal; it counts as one visit. O(m·q).
+    def of(self, index: Tensor) -> Tensor:
+        """s_i (k, q) of the examples `index` (k,)."""
+        return self._from_past(self.past.index_select(0, index), self.count.index_select(0, index))
+
+    def update(self, index: Tensor, norm: Tensor) -> tuple[Tensor, Tensor]:
+        """Add a visit of each example of `index` (k,), all distinct, with its `norm` (k,).
+
+        Returns the features (k, q) before and after it. O(k q).
         """
-        older = self.past.index_select(0, index)[:, :-1]
-        past = torch.cat([norm.to(self.past.dtype)[:, None], older], dim=1)
-        count = self.count.index_select(0, index).add_(1).clamp_max_(WINDOWS[-1])
-        self.past.index_copy_(0, index, past)
-        self.count.index_copy_(0, index, count)
-        values = self._from_past(past.to(torch.float64), count).to(self.values.dtype)
-        self.values.index_copy_(0, index, values)
-        return values
+        past, count = self.past.index_select(0, index), self.count.index_select(0, index)
+        newer = torch.cat([norm.to(past.dtype)[:, None], past[:, :-1]], dim=1)
+        more = (count + 1).clamp_max_(WINDOWS[-1])
+        self.past.index_copy_(0, index, newer)
+        self.count.index_copy_(0, index, more)
+        before, after = self._from_past(torch.cat([past, newer]), torch.cat([count, more])).split(len(index))
+        change = after.T.to(torch.float64) - before.T
+        self.total += change.sum(1)
+        self.next_total += change @ (index < self.position).to(torch.float64)
+        return before, after
+
+    def turn(self, examples: int) -> Iterator[tuple[int, Tensor]]:
+        """The next `examples` of the training set or a few more, or what is left of it, in chunks: the first example of
+        each chunk and its features (k, q). Where the training set ends, `total` is what was summed up on the way."""
+        stop = min(self.position + examples, self.n)
+        while self.position < stop:
+            own = slice(self.position, min(self.position + CHUNK, self.n))
+            features = self._from_past(self.past[own], self.count[own])
+            self.next_total += features.T.sum(1, dtype=torch.float64)
+            self.position = own.stop
+            yield own.start, features
+        if self.position == self.n:
+            self.total, self.next_total, self.position = self.next_total, torch.zeros_like(self.total), 0
+
+    def extend(self, smaller: Features) -> None:
+        """Take over the past of the first examples; the others have none."""
+        for table in (self.past, self.count, self.next_total):
+            table.zero_()
+        self.position = 0
+        self.past[: smaller.n], self.count[: smaller.n] = smaller.past, smaller.count
+        no_past = self._from_past(self.past[-1:], self.count[-1:])[0]
+        self.total = smaller.total + (self.n - smaller.n) * no_past
 
     def _from_past(self, past: Tensor, count: Tensor) -> Tensor:
-        length = torch.minimum(count[:, None], self._lengths)
-        mean = (past @ self._in_window).div_(length)
-        # Centred on the newest norm, so that nearly equal norms lose no digits; 0 where there was no visit yet.
-        centred = (past - past[:, :1]) * (self._age < count[:, None])
-        offset = (centred @ self._in_window).div_(length)
-        square = ((centred * centred) @ self._in_window).div_(length)
-        variance = (square - offset * offset)[:, -len(SPREAD_WINDOWS) :].clamp_min_(0)
-        every = torch.cat([mean, variance, variance.sqrt(), self._fixed.expand(len(past), -1)], dim=1)
-        return every if len(self.names) == len(NAMES) else every.index_select(1, self.columns)
-
-    def state_dict(self) -> dict[str, Any]:
-        tables = {name: getattr(self, name).clone() for name in ("past", "count", "values")}
-        return {"names": list(self.names), **tables}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        if state["values"].shape != self.values.shape:
-            raise ValueError(
-                f"the saved features are {tuple(state['values'].shape)}, this sampler's are {tuple(self.values.shape)}"
-            )
-        if state["names"] != list(self.names):
-            raise ValueError(f"the saved features are {state['names']}, this sampler's are {list(self.names)}")
-        for name in ("past", "count", "values"):
-            setattr(self, name, state[name].to(self.values.device).clone())
+        """Features (k, q) of past norms (k, 16), a view of (q, k): each operation goes through whole rows of k."""
+        # Centred on the newest norm, so that nearly equal norms lose no digits; 0 where there was no visit yet. The
+        # mask is arithmetic because comparisons cost four times as much.
+        past = past.T.clone(memory_format=torch.contiguous_format)
+        newest, count = past[0].clone(), count.to(past.dtype)
+        past -= newest
+        past *= (count - self.age).clamp_(0, 1)
+        length = torch.minimum(count, self.lengths).clamp_min_(1)
+        every = past.new_empty(len(NAMES) - 1 + len(self.fixed), past.shape[1])
+        mean, variance, deviation = every[:5], every[5:8], every[8:11]
+        offset = (self.in_window @ past).div_(length)
+        torch.add(offset, newest, out=mean)
+        square = (self.in_window[2:] @ past.square_()).div_(length[2:])
+        torch.sub(square, offset[2:].square_(), out=variance).clamp_min_(0)
+        torch.sqrt(variance, out=deviation)
+        every[11:] = self.fixed
+        return (every if len(self.names) == len(NAMES) else every.index_select(0, self.columns)).T

@@ -13,6 +13,7 @@ to train with; it is the yardstick that the approximate samplers are measured ag
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -39,10 +40,19 @@ class Oracle(Sampler):
 
     needs_norms = False
 
-    def __init__(self, n: int, m: int, *, measure: Measure, generator: torch.Generator) -> None:
-        super().__init__(n, m, generator=generator)
+    def __init__(
+        self,
+        n: int,
+        m: int,
+        *,
+        measure: Measure,
+        seed: int | None = None,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        super().__init__(n, m, seed=seed, generator=generator)
         self.measure = measure
-        self.exact = Categorical(torch.ones(n, device=self.device))
+        self.exact = Categorical(n, device=self.device)
+        self.exact.set_all(torch.ones(n, device=self.device))
         self.norms: Tensor | None = None
         self.full_gradient_sq: Tensor | None = None
 
@@ -51,13 +61,13 @@ class Oracle(Sampler):
         check_observation(Draw(torch.arange(self.n, device=self.device), self.norms), self.norms, self.n)
         self.exact.set_all(self.norms if self.norms.any() else torch.ones_like(self.norms))
         index = self.exact.sample(self.m, self.generator)
-        return Draw(index, self.weight(index).to(torch.float32))
-
-    def observe(self, draw: Draw, norm: Tensor) -> None:
-        check_observation(draw, norm, self.n)
+        return self._hand_out(index, self.weight(index).to(torch.float32), mean_norm=self.exact.mean())
 
     def weight(self, index: Tensor) -> Tensor:
-        return 1.0 / (self.n * self.exact.probability(index))
+        return self.exact.weight(index)
 
     def probabilities(self) -> Tensor:
         return self.exact.probabilities()
+
+    def _tables(self, variant: dict[str, Any]) -> dict[str, Tensor]:
+        return self.exact.tables()

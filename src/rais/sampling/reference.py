@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -72,7 +72,7 @@ def gain_ratio(p: Sequence[float], gradients: np.ndarray, m: int) -> float:
 def features(past: Sequence[float]) -> dict[str, float]:
     """s_i by name, from the norms of all visits of example i, oldest first.  [recalled]
 
-    A window longer than the past uses what there is; before the first visit every feature is 0 [ours].
+    A window longer than the past uses what there is; before the first visit every feature but the constant is 0 [ours].
     """
     s: dict[str, float] = {}
     for window in MEAN_WINDOWS:
@@ -83,7 +83,7 @@ def features(past: Sequence[float]) -> dict[str, float]:
         mean = s[f"mean_{window}"]
         s[f"var_{window}"] = math.fsum((v - mean) ** 2 for v in last) / len(last) if last else 0.0
         s[f"std_{window}"] = math.sqrt(s[f"var_{window}"])
-    s["constant"] = 1.0 if past else 0.0
+    s["constant"] = 1.0
     return s
 
 
@@ -98,7 +98,7 @@ def squared_axes(S: np.ndarray, d: np.ndarray) -> list[float]:
 
 
 def robust_norms(S: np.ndarray, c: np.ndarray, d: np.ndarray) -> np.ndarray:
-    """v_i = ⟨c,s_i⟩ + k⟨d,s_i⟩ (n,) with k = (mean_j⟨d,s_j⟩)^(−1/2).  [v_i seen; k derived]"""
+    """v_i = ⟨c,s_i⟩ + k⟨d,s_i⟩ (n,) with k = (mean_j⟨d,s_j⟩)^(−1/2).  [v_i seen; k derived, docs/derivations.md: k]"""
     a, b = center(S, c), squared_axes(S, d)
     k = (math.fsum(b) / len(b)) ** -0.5
     return np.array([a_i + k * b_i for a_i, b_i in zip(a, b, strict=True)])
@@ -110,13 +110,14 @@ def distance(S: np.ndarray, c: np.ndarray, d: np.ndarray, v: Sequence[float]) ->
     return math.fsum((a[i] - v[i]) ** 2 / b[i] for i in range(len(v))) / len(v)
 
 
-def cost(p: Sequence[float], v: Sequence[float]) -> float:
-    """(1/n²) Σ_i v_i²/p_i = E‖g_1‖² where v are the gradient norms.  [derived]"""
+def cost(p: Sequence[float], v: Sequence[float] | np.ndarray) -> float:
+    """(1/n²) Σ_i v_i²/p_i = E‖g_1‖² where v are the gradient norms.  [derived, docs/derivations.md: moments]"""
     return math.fsum(v[i] ** 2 / p[i] for i in range(len(p))) / len(p) ** 2
 
 
 def worst_norms(S: np.ndarray, c: np.ndarray, d: np.ndarray, p: Sequence[float]) -> np.ndarray:
-    """arg max_{v∈U} (1/n²) Σ_i v_i²/p_i (n,), for any p; ⟨c,s_i⟩ and ⟨d,s_i⟩ must be positive.  [derived]
+    """arg max_{v∈U} (1/n²) Σ_i v_i²/p_i (n,), for any p; ⟨c,s_i⟩ and ⟨d,s_i⟩ must be positive.
+    [derived, docs/derivations.md: worst case]
 
     With v_i = a_i + h_i x_i, a_i = ⟨c,s_i⟩ and h_i² = n⟨d,s_i⟩, the set is ‖x‖ ≤ 1 and the stationary points are
     x_i = a_i h_i/(λ p_i − h_i²). The largest value has the λ above every h_i²/p_i at which ‖x‖ = 1; bisection finds it.
@@ -158,3 +159,44 @@ def pt_constraint(S: np.ndarray, v: Sequence[float], weights: Sequence[float], c
     """B(c,d) = (1/|D|) Σ_j weight_j (⟨c,s_j⟩ − v_j)²/⟨d,s_j⟩: at most 1.  [seen; weight_j recalled]"""
     a, b = center(S, c), squared_axes(S, d)
     return math.fsum(weights[j] * (a[j] - v[j]) ** 2 / b[j] for j in range(len(v))) / len(v)
+
+
+def with_one_more_visit(
+    S: np.ndarray, v: Sequence[float], weights: Sequence[float], constant: int
+) -> tuple[np.ndarray, list[float], list[float]]:
+    """D and one visit more than was made: weight 1, no feature but the constant (in column `constant`), and the largest
+    norm in D.  [ours]
+
+    The rule of succession: N − 1 visits without a surprise say that a surprise is rarer than about 1/N, not that there
+    are none.
+    """
+    surprise = [1.0 if k == constant else 0.0 for k in range(S.shape[1])]
+    return np.vstack([S, surprise]), [*v, max(v)], [*weights, 1.0]
+
+
+def smallest_robust_norm(v: Sequence[float]) -> float:
+    """κ/√N: at the optimum of (PT) with one more visit no robust norm is smaller; N = |D| + 1, κ = max v.
+    [derived, docs/derivations.md: floor]
+
+    Stationarity in d₀, the constant's coefficient, gives d₀ ≥ |κ − c₀|/√N; A = B at the optimum of A + B, so that the
+    scaling to B = 1 multiplies d by A and leaves k d₀ = d₀; and c₀ + |κ − c₀|/√N ≥ κ/√N for c₀ ≥ 0.
+    """
+    return max(v) / math.sqrt(len(v) + 1)
+
+
+def evenly_spaced(
+    due: Sequence[float], v: Sequence[float], count: int, wait: Callable[[], float]
+) -> tuple[list[int], list[float]]:
+    """The next `count` visits, in their order, and the due times (n,) after them: one visit after another, each of the
+    example that is due first, which is due again `wait()`/v_i later; wait() has mean 1.  [ours]"""
+    due, drawn = list(due), []
+    for _ in range(count):
+        i = min(range(len(due)), key=lambda j: due[j])
+        drawn.append(i)
+        due[i] += wait() / v[i]
+    return drawn, due
+
+
+def rescaled_due(due: float, now: float, old: float, new: float) -> float:
+    """The due time of an example whose v changes from `old` to `new`: what is left of its wait is scaled.  [ours]"""
+    return now + (due - now) * old / new

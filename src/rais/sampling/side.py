@@ -14,13 +14,29 @@ its mean over offsets, then the size given the example. The weights stay exact.
 | v_i   | marginal | (m,)   | robust norm of the example, mean over sizes: v_i = Σ_a π_a v_ia           |
 | β     | slope    | ()     | robust norm per unit of the feature, so that v_ia = v_i + β(s_a − Σ π s)  |
 
-    p_ia = π_a v_ia / Σ_j v_j,   weight_ia = π_a/(n p_ia) = (1/(n p_i)) v_i/v_ia        [derived; the joint draw ours]
+    p_ia = π_a v_ia / Σ_j v_j,   weight_ia = π_a/(n p_ia) = (1/(n p_i)) v_i/v_ia
+    [joint draw ours; its weights derived, docs/derivations.md: joint draw]
 """
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
+
+
+class NoSide:
+    """No feature is chosen: what `Side.none()` returns. Its methods do nothing, so that no sampler needs a branch."""
+
+    mean = None
+
+    def plain(self, m: int, generator: torch.Generator) -> None:
+        return None
+
+    def draw(self, marginal: Tensor, slope: Tensor, generator: torch.Generator) -> tuple[None, float]:
+        return None, 1.0
+
+    def write_into(self, features: Tensor, side: Tensor | None) -> None:
+        pass
 
 
 class Side:
@@ -40,6 +56,10 @@ class Side:
             raise ValueError(f"shares {self.shares.tolist()} must be probabilities that sum to 1")
         self.mean = (self.sizes @ self.shares).to(torch.float32).item()  # as it stands among the features
 
+    @staticmethod
+    def none() -> NoSide:
+        return NoSide()
+
     def plain(self, m: int, generator: torch.Generator) -> Tensor:
         """m sizes as plain augmentation draws them, (m,) int64."""
         return self._pick(self.shares.expand(m, -1), generator)
@@ -51,6 +71,16 @@ class Side:
         share = self.shares * ratio
         side = self._pick(share, generator)
         return side, share.sum(1) / ratio.gather(1, side[:, None]).squeeze(1)
+
+    def write_into(self, features: Tensor, side: Tensor | None) -> None:
+        """Put the size of each visit into the last column of its `features` (k, q).
+
+        Raises:
+            ValueError: `side` is None: the draw was made by hand and does not say.
+        """
+        if side is None:
+            raise ValueError("this sampler draws sizes, the observed draw has none: give Draw(index, weight, side)")
+        features[:, -1] = self.sizes.to(features.dtype)[side]
 
     def _pick(self, share: Tensor, generator: torch.Generator) -> Tensor:
         """A column for every row of `share` (m, K), in proportion to its entries."""

@@ -12,10 +12,12 @@ poster's argument for RAIS is what happens here: δ too large limits the speed-u
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
-from rais.sampling.base import Draw, Sampler, check_observation, mean_of_repeats
+from rais.sampling.base import Draw, Sampler, mean_of_repeats
 from rais.sampling.categorical import Categorical
 from rais.sampling.uniform import Uniform
 
@@ -36,15 +38,22 @@ class Smoothed(Sampler):
         ValueError: δ outside [0, 1], or m not in 1 … n.
     """
 
-    _state = ("estimates", "first_epoch", "visited")
-
-    def __init__(self, n: int, m: int, *, delta: float, generator: torch.Generator) -> None:
-        super().__init__(n, m, generator=generator)
+    def __init__(
+        self,
+        n: int,
+        m: int,
+        *,
+        delta: float,
+        seed: int | None = None,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        super().__init__(n, m, seed=seed, generator=generator)
         if not 0 <= delta <= 1:
             raise ValueError(f"delta={delta} must be in [0, 1]: it is the share of the probability that is uniform")
         self.delta = delta
-        self.estimates = Categorical(torch.ones(n, device=self.device))
-        self.first_epoch = Uniform(n, m, generator=generator)
+        self.estimates = Categorical(n, device=self.device)
+        self.estimates.set_all(torch.ones(n, device=self.device))
+        self.first_epoch = Uniform(n, m, generator=self.generator)
         self.visited = 0
 
     @property
@@ -53,26 +62,41 @@ class Smoothed(Sampler):
 
     def draw(self) -> Draw:
         if not self.knows_every_example:
-            return self.first_epoch.draw()
+            return self._hand_out(self.first_epoch.next(), self.first_epoch.ones)
         by_norm = self.estimates.sample(self.m, self.generator)
         by_chance = torch.randint(self.n, (self.m,), generator=self.generator, device=self.device)
         is_uniform = torch.rand(self.m, generator=self.generator, device=self.device, dtype=torch.float64) < self.delta
         index = torch.where(is_uniform, by_chance, by_norm)
-        return Draw(index, self.weight(index).to(torch.float32))
+        return self._hand_out(index, self.weight(index).to(torch.float32), mean_norm=self.estimates.mean())
 
-    def observe(self, draw: Draw, norm: Tensor) -> None:
-        check_observation(draw, norm, self.n)
-        norm = mean_of_repeats(draw.index, norm.detach().to(torch.float64))
-        self.estimates.set(draw.index, norm.clamp_min(SMALLEST_NORM))
-        self.visited += self.m
+    def _learn(self, index: Tensor, weight: Tensor, side: Tensor | None, norm: Tensor) -> None:
+        self.visited += len(index)
+        index, _, norm = mean_of_repeats(index, norm)
+        self.estimates.set(index, norm.clamp_min(SMALLEST_NORM))
+
+    def _forget(self, index: Tensor) -> None:
+        if not self.knows_every_example:
+            self.first_epoch.again(index)
 
     def weight(self, index: Tensor) -> Tensor:
         if not self.knows_every_example:
             return torch.ones(len(index), dtype=torch.float64, device=self.device)
-        p = (1 - self.delta) * self.estimates.probability(index) + self.delta / self.n
-        return 1.0 / (self.n * p)
+        return 1.0 / ((1 - self.delta) / self.estimates.weight(index) + self.delta)
 
     def probabilities(self) -> Tensor:
         if not self.knows_every_example:
             return self.first_epoch.probabilities()
         return (1 - self.delta) * self.estimates.probabilities() + self.delta / self.n
+
+    def _settings(self) -> dict[str, Any]:
+        return {**super()._settings(), "delta": self.delta}
+
+    def _tables(self, variant: dict[str, Any]) -> dict[str, Tensor]:
+        return self.estimates.tables()
+
+    def _rest(self) -> dict[str, Any]:
+        return {"visited": self.visited, "order": self.first_epoch.order.clone()}
+
+    def _adopt(self, state: dict[str, Any], tables: dict[str, Tensor]) -> None:
+        self.visited = state["visited"]
+        self.first_epoch.order = state["order"].to(self.device, copy=True)

@@ -1,6 +1,7 @@
 """The last |D| visits: what (PT) learns from.
 
-A ring of fixed size, written after every round of minibatches and read at every solve.
+A sliding window, kept as a ring: written after every round of minibatches, read at every solve, of which there are ten
+while the window moves by its own length.
 
 | paper    | code     | shape    | unit                                      |
 |----------|----------|----------|-------------------------------------------|
@@ -11,49 +12,32 @@ A ring of fixed size, written after every round of minibatches and read at every
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
 
 class Visits:
-    """The last `size` visits, each a row (s_j, v_j, weight_j) in float32; `added` counts all visits ever appended."""
+    """The last `size` visits; `added` counts all visits ever appended.
+
+    Each is a column (s_j, v_j, weight_j) of `ring` (q + 2, size) float32, so that (PT) goes through whole rows.
+    """
 
     def __init__(self, size: int, q: int, *, device: torch.device | str = "cpu") -> None:
         self.size = size
-        self.rows = torch.zeros(size, q + 2, device=device)
+        self.ring = torch.zeros(q + 2, size, device=device)
         self.added = 0
 
     def append(self, features: Tensor, norms: Tensor, weights: Tensor) -> None:
         """Add k visits: features (k, q), norms (k,), weights (k,); the oldest make room, also among the k."""
-        rows = torch.cat([features, norms[:, None], weights[:, None]], dim=1)
-        self.added += len(rows)
-        rows = rows[-self.size :]
-        start = (self.added - len(rows)) % self.size
-        before_wrap = min(len(rows), self.size - start)
-        self.rows[start : start + before_wrap] = rows[:before_wrap]
-        self.rows[: len(rows) - before_wrap] = rows[before_wrap:]
+        new = torch.cat([features.T, norms[None], weights[None]])[:, -self.size :]
+        self.added += len(norms)
+        k = new.shape[1]
+        start = (self.added - k) % self.size
+        before_wrap = min(k, self.size - start)
+        self.ring[:, start : start + before_wrap] = new[:, :before_wrap]
+        self.ring[:, : k - before_wrap] = new[:, before_wrap:]
 
     def contents(self) -> tuple[Tensor, Tensor, Tensor]:
-        """features (size, q), norms (size,), weights (size,), in no particular order.
-
-        Raises:
-            ValueError: fewer than `size` visits were appended.
-        """
-        if self.added < self.size:
-            raise ValueError(
-                f"the uncertainty set is to be learned from |D|={self.size} visits, but only {self.added} were made "
-                "since every example was seen once: train longer before solving, or use fewer visits"
-            )
-        return self.rows[:, :-2], self.rows[:, -2], self.rows[:, -1]
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"rows": self.rows.clone(), "added": self.added}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        if state["rows"].shape != self.rows.shape:
-            raise ValueError(
-                f"the saved visits are {tuple(state['rows'].shape)}, this sampler's are {tuple(self.rows.shape)}"
-            )
-        self.rows, self.added = state["rows"].to(self.rows.device).clone(), state["added"]
+        """features (k, q), norms (k,), weights (k,) of the k ≤ `size` visits held, in no particular order."""
+        held = self.ring[:, : self.added]
+        return held[:-2].T, held[-2], held[-1]

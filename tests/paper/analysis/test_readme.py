@@ -10,9 +10,9 @@ import pytest
 import torch
 from hydra import compose, initialize_config_dir
 
+from rais.paper import settings as config
 from rais.paper.analysis import readme
 from rais.paper.records import read as load
-from rais.paper.settings import schema as config
 
 ROOT = Path(__file__).parents[3]
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")

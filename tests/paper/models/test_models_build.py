@@ -56,7 +56,7 @@ def test_counts_below_one(wrong):
     ("name", "option", "message"),
     [
         ("lenet5", "drop", "lenet5 has no option 'drop': choose from dropout, batch_norm"),
-        ("small_cnn", "dropout", "small_cnn has no option 'dropout': choose from none at all"),
+        ("small_cnn", "dropout", "small_cnn has no option 'dropout': choose from maps, hidden"),
     ],
 )
 def test_unknown_option_lists_the_known_ones(name, option, message):

@@ -35,6 +35,19 @@ def test_equals_the_same_layers_written_as_a_sequence(size):
     torch.testing.assert_close(model(x), sequence(x), rtol=0, atol=0)
 
 
+def test_options_set_the_maps_and_the_hidden_units():
+    model = SmallCNN(channels=3, classes=10, size=32, maps=[8, 16, 32], hidden=64)
+    assert [tuple(p.shape) for name, p in model.named_parameters() if "weight" in name] == [
+        (8, 3, 3, 3), (16, 8, 3, 3), (32, 16, 3, 3), (64, 512), (10, 64),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("wrong", [{"maps": [8, 16]}, {"maps": [8, 16, 0]}, {"hidden": 0}])
+def test_maps_and_hidden_units_out_of_range(wrong):
+    with pytest.raises(ValueError, match="three numbers of maps, all 1 or more"):
+        SmallCNN(channels=1, classes=10, size=32, **wrong)
+
+
 @pytest.mark.parametrize("size", [27, 64, 0])
 def test_other_sizes_are_refused_at_build(size):
     with pytest.raises(ValueError, match=rf"28x28 or 32x32 pixels, not {size}x{size}"):

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import csv
 import dataclasses
-import json
-import struct
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from rais.paper import settings as config
+from rais.paper.records import find, layout
 from rais.paper.records import write as record
-from rais.paper.settings import schema as config
 from toy import settings
 
 AXES = {"iteration": 10, "examples": 320, "epoch": 0.5, "epochs_equivalent": 0.75, "seconds": 1.25}
@@ -36,7 +34,7 @@ def test_an_evaluation_is_on_disk_when_write_returns(tmp_path: Path) -> None:
         {**{key: str(value) for key, value in AXES.items()}, "metric": "train_loss", "value": "0.30000000000000004"},
         {**{key: str(value) for key, value in AXES.items()}, "metric": "test_error", "value": "0.25"},
     ]
-    meta = record.read_meta(written.folder)
+    meta = layout.read_meta(written.folder)
     assert meta["status"] == "running" and meta["finished"] is None
 
 
@@ -45,7 +43,7 @@ def test_folder_and_meta(tmp_path: Path) -> None:
     written = opened(cfg)
     written.finish("done")
     assert written.folder == tmp_path / "toy" / "rais" / f"seed3-{config.run_id(cfg)}"
-    meta = record.read_meta(written.folder)
+    meta = layout.read_meta(written.folder)
     assert meta["config"]["sampler"]["visits"] == 100 and meta["n"] == 640
     assert meta["versions"]["torch"] == torch.__version__.split("+")[0]
     assert meta["hardware"]["threads"] == torch.get_num_threads()
@@ -58,12 +56,12 @@ def test_folder_and_meta(tmp_path: Path) -> None:
 )
 def test_only_what_ended_by_itself_is_complete(status: str, complete: bool, tmp_path: Path) -> None:
     cfg = settings(tmp_path)
-    assert record.find_complete(cfg) is None
+    assert find.find_complete(cfg) is None
     written = opened(cfg)
-    assert record.find_complete(cfg) is None, "a run that is killed half-way is not complete"
+    assert find.find_complete(cfg) is None, "a run that is killed half-way is not complete"
     written.finish(status)
-    assert (record.find_complete(cfg) == written.folder) is complete
-    assert record.find_complete(dataclasses.replace(cfg, seed=4)) is None
+    assert (find.find_complete(cfg) == written.folder) is complete
+    assert find.find_complete(dataclasses.replace(cfg, seed=4)) is None
 
 
 def test_what_a_killed_run_left_is_replaced(tmp_path: Path) -> None:
@@ -89,8 +87,8 @@ def test_a_variant_has_a_folder_of_its_own_and_the_same_run_id(tmp_path: Path) -
     assert (headline.meta["variant"], varied.meta["variant"]) == ("", "visits_100")
     assert headline.meta["run_id"] == varied.meta["run_id"]
     varied.finish("done")
-    assert record.find_complete(settings(tmp_path)) is None
-    assert record.find_complete(settings(tmp_path, variant="visits_100")) == varied.folder
+    assert find.find_complete(settings(tmp_path)) is None
+    assert find.find_complete(settings(tmp_path, variant="visits_100")) == varied.folder
 
 
 def test_examples_are_compact_and_replaced_as_a_whole(tmp_path: Path) -> None:
@@ -156,141 +154,108 @@ def test_replay_finds_its_source_and_its_multipliers(tmp_path: Path) -> None:
         source.write(axes, {"train_loss": 1.0, "gain_ratio": 99.0})
     source.finish("done")
     cfg = replaying(tmp_path)
-    assert record.find_replayed(cfg) == source.folder
-    ends, ratios = record.read_multipliers(source.folder)
+    assert find.find_replayed(cfg) == source.folder
+    ends, ratios = find.read_multipliers(source.folder)
     assert ends == [10, 20, 25] and ratios == pytest.approx([1, 2, 4])
     replay = opened(cfg, replayed=source.meta["run_id"])
     replay.finish("done")
-    assert record.find_complete(cfg) == replay.folder
+    assert find.find_complete(cfg) == replay.folder
 
 
 def test_replay_without_a_usable_source(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="matches nothing.*record it first"):
-        record.find_replayed(replaying(tmp_path))
-    assert record.find_complete(replaying(tmp_path)) is None
+        find.find_replayed(replaying(tmp_path))
+    assert find.find_complete(replaying(tmp_path)) is None
     unfinished = opened(settings(tmp_path))
     with pytest.raises(FileNotFoundError, match="status running"):
-        record.find_replayed(replaying(tmp_path))
+        find.find_replayed(replaying(tmp_path))
     unfinished.finish("done")
-    with pytest.raises(ValueError, match="0 evaluations"):
-        record.read_multipliers(unfinished.folder)
+    with pytest.raises(layout.RecordError, match="0 evaluations"):
+        find.read_multipliers(unfinished.folder)
     opened(settings(tmp_path, sampler=config.RAISConfig(visits=200, refresh=2))).finish("done")
     with pytest.raises(FileNotFoundError, match="matches 2 runs"):
-        record.find_replayed(replaying(tmp_path))
+        find.find_replayed(replaying(tmp_path))
 
 
-def test_meta_that_is_no_json(tmp_path: Path) -> None:
+def test_a_record_whose_meta_is_lost_is_not_replaced(tmp_path: Path) -> None:
     cfg = settings(tmp_path)
     written = opened(cfg)
+    written.write(AXES, {"train_loss": 1.0})
     (written.folder / "meta.json").write_text('{"status": "do')
-    with pytest.raises(ValueError, match=r"meta\.json is no valid JSON .*delete the folder"):
-        record.find_complete(cfg)
+    assert find.find_complete(cfg) is None
+    with pytest.raises(layout.RecordError, match=r"meta\.json cannot be read .*delete the folder"):
+        opened(cfg)
+    assert len(rows(written.folder)) == 1
 
 
-@pytest.fixture
-def offline(monkeypatch: pytest.MonkeyPatch) -> config.WandbConfig:
-    """wandb without an account or a network."""
-    for name in ("WANDB_API_KEY", "WANDB_MODE", "WANDB_PROJECT"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("WANDB_SILENT", "true")
-    return config.WandbConfig(mode="offline", project="toy")
-
-
-def falling(written: record.Record, rate: float, end: int = 4) -> None:
-    """Evaluations at whole epochs, with a training loss of 2·2^(−rate·epoch)."""
-    for epoch in range(end + 1):
-        axes = {"iteration": 20 * epoch, "examples": 640 * epoch, "epoch": epoch, "epochs_equivalent": 2 * epoch}
-        written.write({**axes, "seconds": 3.0 * epoch}, {"train_loss": 2 * 2 ** (-rate * epoch), "test_error": 0.25})
-
-
-def test_wandb_offline_round_trip(tmp_path: Path, offline: config.WandbConfig) -> None:
-    """What was logged is read back from the file that offline mode leaves; no account is involved."""
-    uniform = opened(settings(tmp_path, sampler=config.UniformConfig(), gain=config.GainConfig("off", "exact", 0.1, 1)))
-    falling(uniform, rate=1)
-    uniform.finish("done")
-    written = opened(settings(tmp_path, wandb=offline, variant="visits_100"))
-    falling(written, rate=2)
-    assert written.shows_distributions
-    written.write_distribution(1.0, np.array([0.0, 0.01, 1.0, 1.0, 100.0]))
+def test_a_damaged_run_is_neither_complete_nor_replaced(tmp_path: Path) -> None:
+    cfg = settings(tmp_path)
+    written = opened(cfg)
+    for iteration in (0, 10):
+        written.write({**AXES, "iteration": iteration}, {"train_loss": 1.0})
     written.finish("done")
-    (folder,) = written.folder.glob("wandb/offline-run-*")
-    history, summary = read_wandb(*folder.glob("run-*.wandb"))
-    for axis, values in (
-        ("epoch", [0, 1, 2, 3, 4]),
-        ("epochs_equivalent", [0, 2, 4, 6, 8]),
-        ("seconds", [0, 3, 6, 9, 12]),
-    ):
-        curve = [(row[axis], row[f"by_{axis}/train_loss"]) for row in history if f"by_{axis}/train_loss" in row]
-        assert curve == [(value, 2 * 4.0**-epoch) for epoch, value in enumerate(values)]
-    (shown,) = [row for row in history if "distribution/log10_np._type" in row]
-    counts, edges = shown["distribution/log10_np.values"], shown["distribution/log10_np.bins"]
-    assert shown["epoch"] == 1 and shown["distribution/log10_np._type"] == "histogram"
-    assert sum(counts) == 4 and (counts[0], counts[-1]) == (1, 1) and (edges[0], edges[-1]) == (-2, 2)
-    # uniform ends at 2/16 after 4 epochs, where this run is after 2.
-    assert summary["speedup_examples"] == pytest.approx(2)
-    assert summary["status"] == "done"
-    (picture,) = [row["learning_curves.path"] for row in history if "learning_curves.path" in row]
-    assert (folder / "files" / picture).read_bytes().startswith(b"\x89PNG")
-    assert json.loads((written.folder / "meta.json").read_text())["status"] == "done"
+    assert layout.read_meta(written.folder)["evaluations"] == 2 and find.find_complete(cfg) == written.folder
+    path = written.folder / "record.csv"
+    whole = path.read_text()
+    path.write_text("".join(whole.splitlines(keepends=True)[:-1]))
+    assert find.find_complete(cfg) is None
+    with pytest.raises(layout.RecordError, match="is not the record that was finished.*delete the folder and run"):
+        opened(cfg)
+    path.unlink()
+    assert find.find_complete(cfg) is None
+    path.write_text(whole)
+    with pytest.raises(layout.RecordError, match="holds a run that is done: delete the folder to run it again"):
+        opened(cfg)
 
 
-def test_wandb_without_a_uniform_run_and_of_a_failed_run(tmp_path: Path, offline: config.WandbConfig) -> None:
-    alone = opened(settings(tmp_path, wandb=offline))
-    falling(alone, rate=2, end=1)
-    alone.finish("diverged")
-    history, summary = read_wandb(*alone.folder.glob("wandb/offline-run-*/run-*.wandb"))
-    assert "speedup_examples" not in summary and summary["status"] == "diverged"
-    assert any("learning_curves.path" in row for row in history)
-    failed = opened(settings(tmp_path, wandb=offline, seed=4))
-    failed.finish("failed", "RuntimeError: out of memory")
-    history, summary = read_wandb(*failed.folder.glob("wandb/offline-run-*/run-*.wandb"))
-    assert not any("learning_curves.path" in row for row in history) and summary["status"] == "failed"
-
-
-def test_a_picture_that_cannot_be_drawn_does_not_spoil_the_run(
-    tmp_path: Path, offline: config.WandbConfig, monkeypatch: pytest.MonkeyPatch
+def test_a_run_takes_as_long_as_it_takes_although_its_clock_is_set_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    written = opened(settings(tmp_path, wandb=offline))
-    falling(written, rate=2, end=1)
-    monkeypatch.setattr("rais.paper.figures.save", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
-    with pytest.warns(UserWarning, match="no speed-up and no figure of this run: OSError.*disk full"):
-        written.finish("done")
-    assert record.read_meta(written.folder)["status"] == "done"
+    written = opened(settings(tmp_path))
+    monkeypatch.setattr(record, "_now", lambda: "1999-12-31T23:59:59+00:00")
+    monkeypatch.setattr(record.time, "time", lambda: 0.0)
+    monkeypatch.setattr(record.time, "monotonic", lambda: written.began + 7.25)
+    written.finish("done")
+    assert layout.read_meta(written.folder)["duration_seconds"] == 7.2
 
 
-def read_wandb(path: Path) -> tuple[list[dict], dict]:
-    """History and summary of wandb's own file, once it is whole: wandb ends it a moment after `finish` returns."""
-    for _ in range(600):
-        history, summary, has_ended = parse_wandb(path.read_bytes())
-        if has_ended:
-            return history, summary
-        time.sleep(0.1)
-    raise AssertionError(f"{path} has no end after a minute")
+def test_a_resumed_record_goes_on_where_its_checkpoint_was_written(tmp_path: Path) -> None:
+    cfg = settings(tmp_path)
+    first = opened(cfg)
+    first.write(AXES, {"train_loss": 2.0})
+    first.write_norms(0.5, [7], [0.1], [1.0])
+    state = first.state_dict()
+    before = {name: (first.folder / name).read_bytes() for name in ("record.csv", "norms.csv")}
+    first.write({**AXES, "iteration": 20}, {"train_loss": 1.0})
+    first.write_norms(1.0, [7], [0.1], [1.0])
+    again = opened(cfg, resumed=state)
+    assert {name: (first.folder / name).read_bytes() for name in before} == before
+    again.resume_at(10)
+    third = opened(cfg, resumed=state)
+    third.resume_at(10)
+    third.finish("done")
+    meta = layout.read_meta(first.folder)
+    assert meta["resumed"] == [10, 10] and meta["evaluations"] == 1 and meta["started"] == first.meta["started"]
+    assert find.is_complete(first.folder)
 
 
-def parse_wandb(content: bytes) -> tuple[list[dict], dict, bool]:
-    """A seven-byte header, then protobuf records in LevelDB's log format, the last of which is the exit."""
-    from wandb.proto import wandb_internal_pb2
+def test_a_record_that_was_changed_beside_its_checkpoint_is_refused(tmp_path: Path) -> None:
+    first = opened(settings(tmp_path))
+    first.write(AXES, {"train_loss": 2.0})
+    state = first.state_dict()
+    path = first.folder / "record.csv"
+    for damage in (path.read_bytes()[:-5], path.read_bytes().replace(b"2.0", b"1.0")):
+        path.write_bytes(damage)
+        with pytest.raises(layout.RecordError, match="not the file that checkpoint.pt was written beside: delete"):
+            opened(settings(tmp_path), resumed=state)
+        assert path.read_bytes() == damage
 
-    position, message = 7, b""
-    history, summary, has_ended = [], {}, False
-    while position + 7 <= len(content):
-        left_in_block = 32768 - position % 32768
-        _, length, kind = struct.unpack_from("<IHB", content, position)
-        if left_in_block < 7 or kind == 0:
-            position += left_in_block
-            continue
-        message += content[position + 7 : position + 7 + length]
-        position += 7 + length
-        if kind in (1, 4) and position <= len(content):  # a whole record, or the last piece of one
-            entry = wandb_internal_pb2.Record()
-            entry.ParseFromString(message)
-            message = b""
-            if entry.HasField("history"):
-                items = entry.history.item
-                history.append({item.key or ".".join(item.nested_key): json.loads(item.value_json) for item in items})
-            for item in entry.summary.update:
-                summary[item.key or ".".join(item.nested_key)] = json.loads(item.value_json)
-            has_ended |= entry.HasField("exit")
-    assert content[:4] in (b"", b":W&B")
-    return history, summary, has_ended
+
+def test_a_diverged_run_is_not_replayed(tmp_path: Path) -> None:
+    source = opened(settings(tmp_path))
+    for iteration in (0, 10):
+        source.write({**AXES, "iteration": iteration}, {"train_loss": 1.0})
+    source.finish("diverged", "the loss of a minibatch is not finite")
+    with pytest.raises(FileNotFoundError, match="is a run with status diverged: a replay needs one that is done"):
+        find.find_replayed(replaying(tmp_path))
+    assert find.find_complete(replaying(tmp_path)) is None

@@ -17,7 +17,7 @@ from rais import gain, rng
 from rais.gain.pace import InverseSqrt
 from rais.paper.data import Dataset
 from rais.paper.records.write import Record
-from rais.paper.settings.schema import (
+from rais.paper.settings import (
     GainConfig,
     OracleConfig,
     RAISConfig,
@@ -36,14 +36,14 @@ M = 16
 def settings(runs: Path, sampler=None, mode: str | None = None, **changes):
     sampler = sampler or RAISConfig(visits=64, refresh=2)
     phi = GainConfig(mode=mode or sampler.multiplier, phi="half_batch", alpha=0.05, every=2)
-    return toy.settings(runs, sampler=sampler, gain=phi, batch_size=M, epochs=4, evaluate_every=1.0, **changes)
+    return toy.settings(runs, sampler=sampler, gain=phi, batch_size=M, epochs=4, evaluations=4, **changes)
 
 
 def run(cfg, parts: Parts | None = None) -> tuple[str, Loop]:
     dataset = toy_data()
     parts = parts or build(cfg, dataset)
     written = Record(cfg, n=N, device=parts.device)
-    loop = Loop(parts, written, epochs=cfg.epochs, evaluate_every=cfg.evaluate_every, diagnoses=cfg.diagnose)
+    loop = Loop(parts, written, epochs=cfg.epochs, evaluations=cfg.evaluations, diagnoses=cfg.diagnose)
     return train(loop), loop
 
 
@@ -107,8 +107,8 @@ def test_every_method_trains_and_ends_at_its_budget(sampler, tmp_path: Path) -> 
     last = rows(loop, "train_loss")[-1]
     assert int(last["examples"]) == loop.iteration * M
     assert float(last["epochs_equivalent"]) == pytest.approx(loop.t_hat.item() * M / N)
-    epochs = [float(row["epoch"]) for row in rows(loop, "train_loss")]
-    assert epochs[:-1] == [float(k) for k in range(len(epochs) - 1)]
+    points = [float(row["epochs_equivalent"]) for row in rows(loop, "train_loss")]
+    assert len(points) == 5 and all(0 <= t_hat - k < 4 * M / N for k, t_hat in enumerate(points))
     sampler_seconds = float(rows(loop, "sampler_seconds")[-1]["value"])
     assert 0 < sampler_seconds < float(last["seconds"])
 
@@ -161,7 +161,7 @@ def test_interruption_and_failure_leave_valid_records(tmp_path: Path, monkeypatc
 
         monkeypatch.setattr(parts.sampler, "observe", stop)
         written = Record(cfg, n=N, device=parts.device)
-        loop = Loop(parts, written, epochs=cfg.epochs, evaluate_every=cfg.evaluate_every)
+        loop = Loop(parts, written, epochs=cfg.epochs, evaluations=cfg.evaluations)
         with pytest.raises(type(error)):
             train(loop)
         assert json.loads((written.folder / "meta.json").read_text())["status"] == status
@@ -178,7 +178,7 @@ def test_a_ratio_below_one_ends_at_twice_the_budget(tmp_path: Path) -> None:
 
 
 def test_replay_repeats_the_effective_iterations_of_its_source(tmp_path: Path) -> None:
-    from rais.paper.records.write import find_replayed
+    from rais.paper.records.find import find_replayed
 
     _, source = run(settings(tmp_path))
     cfg = settings(tmp_path, UniformConfig(), mode="replay")

@@ -9,8 +9,8 @@ import torch
 
 import toy
 from rais.gradnorm import softmax_cross_entropy_norm
+from rais.paper import settings as config
 from rais.paper.records.write import Record
-from rais.paper.settings import schema as config
 from rais.paper.training import build
 from rais.paper.training.loop import Loop, train
 from rais.paper.training.trace import SHOWN, Trace, loss_layer_norms
@@ -26,7 +26,7 @@ def traced(tmp_path: Path, **changes) -> tuple[Loop, list]:
         parts,
         Record(cfg, n=toy.N, device=parts.device),
         epochs=cfg.epochs,
-        evaluate_every=cfg.evaluate_every,
+        evaluations=cfg.evaluations,
         trace=Trace(parts),
     )
     train(loop)

@@ -23,7 +23,7 @@ def run(folder: Path, **changes) -> tuple[Loop, pd.DataFrame]:
         parts,
         Record(cfg, n=toy.N, device=parts.device),
         epochs=cfg.epochs,
-        evaluate_every=cfg.evaluate_every,
+        evaluations=cfg.evaluations,
         diagnoses=cfg.diagnose,
     )
     assert train(loop) == "done"
@@ -81,7 +81,7 @@ def test_the_gain_ratio_is_that_of_the_limited_estimate_and_samplers_learn_from_
     parts.protect.needs_norms = True
     parts.gain.update = lambda batch: gained.append(batch.draw.weight) or update(batch)
     parts.sampler.observe = lambda draw, norm: observed.append(draw.weight) or observe(draw, norm)
-    loop = Loop(parts, None, epochs=2, evaluate_every=0.5)
+    loop = Loop(parts, None, epochs=2, evaluations=4)
     for _ in range(15):
         loop.step()
     assert all(torch.equal(a, b) for a, b in zip(limited, gained, strict=True))

@@ -7,16 +7,28 @@ line in DATA_SETS. Those that lie on disk are looked for in `root()`.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import torch
 
 from rais.paper.data import cifar, digits, mnist, npz, rot_mnist, svhn
-from rais.paper.data.arrays import Dataset, Split
+from rais.paper.data.arrays import Dataset, Description, Split
 from rais.paper.data.location import DataUnavailable, root
 
-__all__ = ["DATA_SETS", "DataUnavailable", "Dataset", "Split", "folder", "load", "root"]
+__all__ = [
+    "DATA_SETS",
+    "DataUnavailable",
+    "Dataset",
+    "Description",
+    "Split",
+    "describe",
+    "folder",
+    "load",
+    "npz",
+    "root",
+]
 
 DATA_SETS: dict[str, Callable[[str | Path | None], Dataset]] = {
     "cifar10": partial(cifar.read, "cifar10"),
@@ -26,6 +38,14 @@ DATA_SETS: dict[str, Callable[[str | Path | None], Dataset]] = {
     "npz": npz.read,
     "rot_mnist": rot_mnist.read,
     "svhn": svhn.read,
+}
+_DESCRIPTIONS: dict[str, Description] = {
+    "cifar10": Description(50_000, 10_000, channels=3, size=32, classes=10),
+    "cifar100": Description(50_000, 10_000, channels=3, size=32, classes=100),
+    "digits": Description(digits.TRAIN_IMAGES, digits.TEST_IMAGES, channels=1, size=digits.SIZE, classes=10),
+    "mnist": Description(60_000, 10_000, channels=1, size=28, classes=10),
+    "rot_mnist": Description(rot_mnist.TRAIN_IMAGES, rot_mnist.TEST_IMAGES, channels=1, size=28, classes=10),
+    "svhn": Description(604_388, 26_032, channels=3, size=32, classes=10),
 }
 _FOLDERS: dict[str, Callable[[Path], Path]] = {
     "cifar10": partial(cifar.folder, "cifar10"),
@@ -53,17 +73,32 @@ def load(
     if n_train is not None and n_train < 1:
         raise ValueError(f"n_train={n_train}: give at least 1, or none for all")
     dataset = DATA_SETS[name](path)
-    n = len(dataset.train)
-    if n_train is not None and n_train > n:
-        raise ValueError(f"n_train={n_train}: {name} has {n} training examples; give 1 to {n}, or none")
+    _check_count(name, n_train, len(dataset.train))
     train = dataset.train if n_train is None else dataset.train.first(n_train)
     return Dataset(name, train.to(device), dataset.test.to(device), dataset.classes)
+
+
+def describe(name: str, *, path: str | Path | None = None, n_train: int | None = None) -> Description:
+    """Return what is known of the data set without decoding an image; for npz this reads the file's headers and labels.
+
+    Raises ValueError where the name is unknown or there are fewer than `n_train` examples, DataUnavailable where an npz
+    file cannot be had.
+    """
+    _check_name(name)
+    known = npz.describe(path) if name == "npz" else _DESCRIPTIONS[name]
+    _check_count(name, n_train, known.n_train)
+    return known if n_train is None else replace(known, n_train=n_train)
 
 
 def folder(name: str, path: str | Path | None = None) -> Path | None:
     """Return the folder where the files of data set `name` lie or would lie; None where it has no files."""
     _check_name(name)
     return _FOLDERS[name](root(path)) if name in _FOLDERS else None
+
+
+def _check_count(name: str, n_train: int | None, n: int) -> None:
+    if n_train is not None and n_train > n:
+        raise ValueError(f"n_train={n_train}: {name} has {n} training examples; give 1 to {n}, or none")
 
 
 def _check_name(name: str) -> None:

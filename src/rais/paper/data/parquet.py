@@ -70,19 +70,17 @@ def _fill(
 def _files(source: Published, folder: Path, split: str) -> list[Path]:
     """Return the file of `split`, or its shards in their order. Raises DataUnavailable where one is missing."""
     whole = folder / f"{split}.parquet"
-    shards = {}
-    for file in folder.glob(f"{split}-*-of-*.parquet"):
-        if match := re.fullmatch(rf"{split}-(\d+)-of-(\d+)\.parquet", file.name):
-            shards[int(match[1])] = (file, int(match[2]))
-    if whole.exists() or not shards:
-        if not whole.exists():
-            raise source.damaged(whole, "no such file", f"the images of the {split} split", delete=folder)
+    matches = [re.fullmatch(rf"{split}-(\d+)-of-(\d+)\.parquet", file.name) for file in folder.glob("*.parquet")]
+    shards = {int(match[1]): folder / match[0] for match in matches if match}
+    if whole.exists():
         return [whole]
-    total = max(of for _, of in shards.values())
+    if not shards:
+        raise source.damaged(whole, "no such file", f"the images of the {split} split", delete=folder)
+    total = max(max(int(match[2]) for match in matches if match), *(k + 1 for k in shards))
     if absent := [k for k in range(total) if k not in shards]:
         file = folder / f"{split}-{absent[0]:05d}-of-{total:05d}.parquet"
         raise source.damaged(file, "no such file", f"{total} shards of the {split} split", delete=folder)
-    return [shards[k][0] for k in range(total)]
+    return [shards[k] for k in range(total)]
 
 
 def _batches(source: Published, file: Path, label: str) -> Iterator[tuple[list[bytes], np.ndarray]]:
@@ -118,6 +116,8 @@ def _check_columns(source: Published, file: Path, schema: Any, label: str) -> st
         return is_binary(kind) or (types.is_struct(kind) and any(f.name == "bytes" and is_binary(f.type) for f in kind))
 
     found = "columns " + ", ".join(f"{field.name} ({field.type})" for field in schema)
+    if twice := [name for name in (*IMAGE_COLUMNS, label) if schema.names.count(name) > 1]:
+        raise source.damaged(file, f"{found}", f"one column {twice[0]}", delete=file.parent)
     image = next((name for name in IMAGE_COLUMNS if name in schema.names and is_image(schema.field(name).type)), None)
     if image is None:
         expected = f"encoded images in {' or '.join(IMAGE_COLUMNS)}"
@@ -133,7 +133,7 @@ def _decode(source: Published, file: Path, row: int, content: bytes | None, size
 
     where = f"as image {row}"
     try:
-        with Image.open(io.BytesIO(content or b"")) as opened:
+        with Image.open(io.BytesIO(content or b""), formats=["PNG"]) as opened:
             found = f"{opened.width}x{opened.height} pixels of mode {opened.mode}"
             if (opened.width, opened.height, opened.mode) != (size, size, "RGB"):
                 raise source.damaged(file, f"{found} {where}", f"{size}x{size} of mode RGB", delete=file.parent)

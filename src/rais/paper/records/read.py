@@ -1,17 +1,15 @@
 """Read the folders that runs leave behind.
 
-A record root holds one folder a run, `<task>/<arm>/seed<k>-<run_id>/`, or `<task>/<arm>@<variant>/…` for a run of
-a sweep, with `record.csv`, `meta.json` and, where they were asked for, `norms.csv` and `examples.npz`; columns and
-units are listed in results/README.md. `load` checks the folders against each other and returns data frames, so
-that statistics and figures never touch a file.
+A record root holds one folder a run, as layout.py has it; columns and units are listed in results/README.md. `load`
+leaves out every folder that is no whole run, and names it, checks the others against each other and returns data
+frames, so that statistics and figures never touch a file.
 """
 
 from __future__ import annotations
 
 import io
-import json
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -19,33 +17,28 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-COMPLETE = ("done", "diverged")
-STATUSES = ("running", "done", "diverged", "interrupted", "failed")
-ARMS = (
-    "uniform",
-    "oracle",
-    "smoothed_0",
-    "smoothed_0.001",
-    "smoothed_0.01",
-    "smoothed_0.1",
-    "smoothed_0.3",
-    "rais",
-    "rais_spaced",
-    "rais_multiplier_off",
-    "uniform_rais_multiplier",
-    "uniform_with_replacement",
+from rais.paper.records.layout import (
+    ARMS,
+    AXES,
+    COMPLETE,
+    EXAMPLE_ARRAYS,
+    EXAMPLES,
+    META,
+    NORM_COLUMNS,
+    NORMS,
+    RECORD,
+    RECORD_COLUMNS,
+    RecordError,
+    arm_folder,
+    check_whole,
+    read_meta,
+    run_folders,
 )
-X_COLUMNS = ["iteration", "examples", "epoch", "epochs_equivalent", "seconds"]
-RECORD_COLUMNS = [*X_COLUMNS, "metric", "value"]
-NORM_COLUMNS = ["epoch", "example", "loss_layer", "exact"]
+
+X_COLUMNS = list(AXES)
 RUN_KEYS = ["task", "arm", "variant", "seed", "run_id"]
 RECORD_TYPES = {"iteration": "int64", "examples": "int64", "metric": str}
 NORM_TYPES = {"example": "int64"}
-EXAMPLE_ARRAYS = ("drawn", "labels", "epoch", "norms", "index", "images")
-
-
-class RecordError(ValueError):
-    """A record that cannot be read or told from another one; the text names the folder and the cure."""
 
 
 @dataclass(frozen=True)
@@ -59,12 +52,14 @@ class Records:
         there is a norms.csv, an examples.npz).
     curves: tidy, one row a measured value: RUN_KEYS and the columns of record.csv.
     norms: one row a measured example: RUN_KEYS and the columns of norms.csv.
+    skipped: a line for every folder that is no whole run, with the reason and the cure.
     """
 
     root: Path
     runs: pd.DataFrame
     curves: pd.DataFrame
     norms: pd.DataFrame
+    skipped: tuple[str, ...] = ()
     _wide: dict[tuple, pd.DataFrame] = field(default_factory=dict, repr=False)
 
     @property
@@ -140,7 +135,7 @@ class Records:
         Raises:
             RecordError: the file is missing, damaged or without one of them.
         """
-        path = self.root / run["folder"] / "examples.npz"
+        path = self.root / run["folder"] / EXAMPLES
         try:
             with np.load(path, allow_pickle=False) as file:
                 return {name: file[name] for name in EXAMPLE_ARRAYS}
@@ -157,26 +152,31 @@ def load(root: str | Path) -> Records:
     """Read every run folder under `root`.
 
     A run whose meta.json still says `running` was killed: its status becomes `interrupted` and a truncated
-    last line is dropped. Raises RecordError, naming the folder and the cure, for: no records at all, a folder
-    without meta.json, a file that cannot be parsed, a folder whose name and meta.json disagree, two complete
-    runs of one task, arm, variant and seed, and complete headline runs of one task with different n, batch_size
-    or epochs.
+    last line is dropped. A folder that cannot be read, or whose record is not the one that was finished, is named in
+    `skipped` and used nowhere. Raises RecordError, naming the folder and the cure, for: no records at all, two
+    complete runs of one task, arm, variant and seed, and complete headline runs of one task with different n,
+    batch_size or epochs.
     """
     root = Path(root)
-    folders = run_folders(root)
-    if not folders:
+    read, skipped = {}, []
+    for folder in run_folders(root):
+        try:
+            read[folder] = read_run(folder)
+        except RecordError as error:
+            skipped.append(str(error))
+    if not read:
         raise RecordError(
             f"no records under {root}: make some with `make reproduce`, "
-            "or one with `python scripts/train.py task=digits`"
+            "or one with `python scripts/train.py task=digits`" + "".join(f"; skipped: {line}" for line in skipped)
         )
-    records = read_folders(root, folders)
+    records = replace(_gathered(root, read), skipped=tuple(skipped))
     _refuse_duplicates(root, records.runs)
     _refuse_mixed_settings(root, records.comparable.runs)
     return records
 
 
 def load_beside_uniform(folder: Path) -> Records:
-    """The run in `folder` and the uniform run it can be held against, where exactly one stands under the same root.
+    """The run in `folder` and the uniform run it can be held against, where there is exactly one under the same root.
 
     That is a complete run of the same task, seed, n, batch_size and epochs: of the same variant if there is one,
     else a headline run. Raises RecordError where the run in `folder` itself cannot be read.
@@ -193,56 +193,53 @@ def load_beside_uniform(folder: Path) -> Records:
 
 def read_folders(root: Path, folders: Sequence[Path]) -> Records:
     """The runs in `folders`, not held against each other. Raises RecordError for one that cannot be read."""
-    read = [read_run(folder) for folder in folders]
-    runs = pd.DataFrame([run for run, _, _ in read])
-    runs["folder"] = [folder.relative_to(root).as_posix() for folder in folders]
-    curves = pd.concat([_labelled(run, curve) for run, curve, _ in read], ignore_index=True)
-    norms = pd.concat([_labelled(run, norm) for run, _, norm in read], ignore_index=True)
+    return _gathered(root, {folder: read_run(folder) for folder in folders})
+
+
+def _gathered(root: Path, read: Mapping[Path, tuple[dict[str, Any], pd.DataFrame, pd.DataFrame]]) -> Records:
+    runs = pd.DataFrame([run for run, _, _ in read.values()])
+    runs["folder"] = [folder.relative_to(root).as_posix() for folder in read]
+    curves = pd.concat([_labelled(run, curve) for run, curve, _ in read.values()], ignore_index=True)
+    norms = pd.concat([_labelled(run, norm) for run, _, norm in read.values()], ignore_index=True)
     return Records(root, runs, curves, norms)
 
 
-def run_folders(root: Path) -> list[Path]:
-    """The folders three levels below `root`, sorted: one a run."""
-    return sorted(path for path in root.glob("*/*/*") if path.is_dir())
-
-
-def arm_folder(arm: str, variant: str) -> str:
-    """Name of the folder that holds the runs of `arm`, or of its `variant` where that is not empty."""
-    return f"{arm}@{variant}" if variant else arm
-
-
 def read_run(folder: Path) -> tuple[dict[str, Any], pd.DataFrame, pd.DataFrame]:
-    """One run: its row of `runs`, its record.csv and its norms.csv (no rows if there is none)."""
-    run = _read_meta(folder)
+    """One run: its row of `runs`, its record.csv and its norms.csv (no rows if there is none).
+
+    Raises:
+        RecordError: the folder holds no run, or one that is damaged.
+    """
+    meta = read_meta(folder)
+    run = _row(folder, meta)
     cure = f"delete the folder and run again: {run['command']}"
-    curve = _read_csv(folder / "record.csv", RECORD_COLUMNS, RECORD_TYPES, run["status"], cure)
+    if run["status"] in COMPLETE:
+        check_whole(folder, meta)
+    curve = _read_csv(folder / RECORD, RECORD_COLUMNS, RECORD_TYPES, run["status"], cure)
     if run["status"] in COMPLETE and "train_loss" not in set(curve["metric"]):
-        raise RecordError(f"{folder}/record.csv has no train_loss although the run is {run['status']}: {cure}")
+        raise RecordError(f"{folder / RECORD} has no train_loss although the run is {run['status']}: {cure}")
     if curve.duplicated(["iteration", "metric"]).any():
-        raise RecordError(f"{folder}/record.csv has a metric twice at one iteration: {cure}")
+        raise RecordError(f"{folder / RECORD} has a metric twice at one iteration: {cure}")
     norms = pd.DataFrame({name: pd.Series(dtype=NORM_TYPES.get(name, "float64")) for name in NORM_COLUMNS})
-    if (folder / "norms.csv").exists():
-        norms = _read_csv(folder / "norms.csv", NORM_COLUMNS, NORM_TYPES, run["status"], cure)
+    if (folder / NORMS).exists():
+        norms = _read_csv(folder / NORMS, NORM_COLUMNS, NORM_TYPES, run["status"], cure)
+    if (folder / EXAMPLES).exists() and not zipfile.is_zipfile(folder / EXAMPLES):
+        raise RecordError(f"{folder / EXAMPLES} cannot be read (it is cut off): {cure}")
     run["core_share"] = _core_share(curve)
-    run["traced"] = (folder / "examples.npz").is_file()
+    run["traced"] = (folder / EXAMPLES).is_file()
     run["diagnostic"] = bool(len(norms)) or "true_phi" in set(curve["metric"])
     return run, curve, norms
 
 
-def _read_meta(folder: Path) -> dict[str, Any]:
-    path = folder / "meta.json"
-    if not path.is_file():
-        raise RecordError(
-            f"{folder} has no meta.json, so it is no run: delete the folder, or move it out of the records"
-        )
+def _row(folder: Path, meta: dict[str, Any]) -> dict[str, Any]:
+    """The row of `runs` that meta.json gives. Raises RecordError where it lacks something or belies its folder."""
     try:
-        meta = json.loads(path.read_text(encoding="utf-8"))
         config, hardware = meta["config"], meta["hardware"]
         run = {
             **{key: meta[key] for key in ("task", "arm", "seed", "run_id", "status", "message", "n")},
             "variant": meta.get("variant", ""),  # Records made before there were sweeps have none.
-            "batch_size": config["batch_size"],
-            "epochs": config["epochs"],
+            "batch_size": int(config["batch_size"]),
+            "epochs": float(config["epochs"]),
             "target_loss": float(config.get("target_loss") or "nan"),
             "duration_seconds": meta["duration_seconds"],
             "cpu": hardware["cpu"],
@@ -250,12 +247,10 @@ def _read_meta(folder: Path) -> dict[str, Any]:
             "gpu": hardware["gpu"] or "",
             **{key: meta[key] for key in ("command", "commit", "dirty")},
         }
-    except (ValueError, TypeError) as error:
-        raise RecordError(f"{path} cannot be read ({error}): delete the folder and run it again") from error
     except KeyError as error:
-        raise RecordError(f"{path} has no {error}: delete the folder and run it again") from error
-    if run["status"] not in STATUSES:
-        raise RecordError(f"{path} has status {run['status']!r}, none of {', '.join(STATUSES)}: delete the folder")
+        raise RecordError(f"{folder / META} has no {error}: delete the folder and run it again") from error
+    except (TypeError, ValueError) as error:
+        raise RecordError(f"{folder / META} cannot be read ({error}): delete the folder and run it again") from error
     name = (run["task"], arm_folder(run["arm"], run["variant"]), f"seed{run['seed']}-{run['run_id']}")
     if folder.parts[-3:] != name:
         raise RecordError(f"{folder} holds the run {'/'.join(name)}: give the folder that name")
@@ -264,7 +259,7 @@ def _read_meta(folder: Path) -> dict[str, Any]:
     return run
 
 
-def _read_csv(path: Path, columns: list[str], types: dict[str, Any], status: str, cure: str) -> pd.DataFrame:
+def _read_csv(path: Path, columns: Sequence[str], types: dict[str, Any], status: str, cure: str) -> pd.DataFrame:
     """The table; of an unfinished run only whole lines are read, a complete run must end with one."""
     try:
         text = path.read_text(encoding="utf-8")
@@ -277,7 +272,7 @@ def _read_csv(path: Path, columns: list[str], types: dict[str, Any], status: str
             dtype={name: types.get(name, "float64") for name in columns},
             index_col=False,
         )
-        if list(table.columns) != columns:
+        if tuple(table.columns) != tuple(columns):
             raise ValueError(f"its header is not {','.join(columns)}")
     except (OSError, ValueError, OverflowError) as error:
         raise RecordError(f"{path} cannot be read ({error}): {cure}") from error

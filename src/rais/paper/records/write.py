@@ -1,9 +1,8 @@
-"""What a run leaves behind: a folder with a tidy CSV, written at every evaluation, and what is needed to repeat it.
-
-    <runs>/<task>/<arm>[@<variant>]/seed<k>-<run_id>/{record.csv, meta.json[, norms.csv][, examples.npz]}
+"""The record of a run, written as it goes: a tidy CSV, on disk at every evaluation, and what is needed to repeat it.
 
 A run that is killed leaves `status: running` and at most one cut line; every other end is written down as it
-happens. wandb, when asked for, mirrors the same numbers and is never the only copy.
+happens. A resumed run goes on from the place in its files at which its checkpoint was written. wandb, when asked for,
+mirrors the same numbers and is never the only copy.
 """
 
 from __future__ import annotations
@@ -12,31 +11,49 @@ import csv
 import hashlib
 import json
 import os
-import platform
 import shlex
-import shutil
-import subprocess
 import sys
-import tempfile
-import warnings
-from collections.abc import Iterable
+import time
+from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from datetime import datetime, timezone
-from importlib.metadata import PackageNotFoundError, version
-from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from rais.paper.settings.schema import Config, arm, run_id, slug
+from rais.paper.records.environment import environment
+from rais.paper.records.find import folder_of
+from rais.paper.records.layout import (
+    AXES,
+    CHECKPOINT,
+    COMPLETE,
+    EXAMPLES,
+    KEPT,
+    META,
+    NORM_COLUMNS,
+    NORMS,
+    PART,
+    RECORD,
+    RECORD_COLUMNS,
+    RecordError,
+    check_whole,
+    read_meta,
+    replacing,
+)
+from rais.paper.settings import Config, arm, run_id
 
-COMPLETE = ("done", "diverged")
-AXES = ("iteration", "examples", "epoch", "epochs_equivalent", "seconds")
-HISTOGRAM_BINS = 64
-PACKAGES = ("rais", "torch", "torchvision", "numpy", "scipy", "hydra-core")
+
+class Mirror(Protocol):
+    """What is shown elsewhere while the run goes on; none of it may raise."""
+
+    def write(self, axes: dict[str, float], metrics: dict[str, float]) -> None: ...
+
+    def write_distribution(self, epoch: float, relative: NDArray) -> None: ...
+
+    def finish(self, status: str) -> None: ...
 
 
 class Record:
@@ -46,19 +63,33 @@ class Record:
         cfg: the run's configuration.
         n: training examples.
         replayed: run_id of the replayed run, in replay mode.
+        resumed: the `state_dict` of the record to go on with; None begins a new one, in place of what an unfinished
+            run without a checkpoint left.
+        mirror: makes a mirror from the meta data and the folder, before anything is written; None shows nothing.
 
     Raises:
         OSError: the folder cannot be written; the message names it and the cure.
+        RecordError: the folder holds a complete run, even a damaged one, a record that nobody can tell, or files that
+            are not those `resumed` was taken beside. Nothing in it is changed.
     """
 
-    def __init__(self, cfg: Config, *, n: int, device: torch.device, replayed: str | None = None) -> None:
+    def __init__(
+        self,
+        cfg: Config,
+        *,
+        n: int,
+        device: torch.device,
+        replayed: str | None = None,
+        resumed: dict[str, Any] | None = None,
+        mirror: Callable[[dict[str, Any], Path], Mirror] | None = None,
+    ) -> None:
         self.folder = folder_of(cfg, replayed)
-        self.started = datetime.now(timezone.utc)
+        self.began = time.monotonic()  # Unlike the time of day, it is never set back.
         self.meta: dict[str, Any] = {
             "run_id": run_id(cfg, replayed),
             "task": cfg.task,
             "arm": arm(cfg),
-            "variant": cfg.variant or "",
+            "variant": cfg.label or "",
             "seed": cfg.seed,
             "status": "running",
             "message": "",
@@ -66,28 +97,35 @@ class Record:
             "n": n,
             "command": shlex.join(["python", os.path.relpath(sys.argv[0]), *sys.argv[1:]]),
             **environment(device),
-            "started": self.started.isoformat(timespec="seconds"),
+            "started": _now(),
             "finished": None,
             "duration_seconds": None,
+            "resumed": [],
         }
+        self.evaluations = 0
+        self.earlier = 0.0  # seconds that the run took before it was resumed
+        if resumed is None:
+            self._refuse_to_replace()
+        else:
+            self._check_files(resumed["files"])
+        self._mirror = None if mirror is None else mirror(self.meta, self.folder)
         try:
-            shutil.rmtree(self.folder, ignore_errors=True)
-            self.folder.mkdir(parents=True)
-            self._write_meta()
-            self._append("record.csv", [(*AXES, "metric", "value")])
+            self.folder.mkdir(parents=True, exist_ok=True)
+            if resumed is None:
+                self._begin()
+            else:
+                self._go_on(resumed)
         except OSError as error:
             raise OSError(
                 f"the record folder {self.folder} cannot be written ({error.strerror}): set `runs` to a folder that "
                 "can, as in runs=elsewhere/runs"
             ) from error
-        self.evaluations = 0
-        self._mirror = _WandbMirror(self.meta, self.folder) if cfg.wandb is not None else None
 
     def write(self, axes: dict[str, float], metrics: dict[str, float]) -> None:
         """Append one evaluation: `axes` has the keys AXES, `metrics` any names. On disk when this returns."""
         position = tuple(axes[name] for name in AXES)
         self.evaluations += 1
-        self._append("record.csv", [(*position, name, value) for name, value in metrics.items()])
+        self._append(RECORD, [(*position, name, value) for name, value in metrics.items()])
         if self._mirror is not None:
             self._mirror.write(axes, metrics)
 
@@ -96,18 +134,13 @@ class Record:
     ) -> None:
         """Append per-example norms, loss-layer and exact, to norms.csv (diagnostic runs)."""
         rows = [(epoch, *row) for row in zip(examples, loss_layer, exact, strict=True)]
-        header = [] if (self.folder / "norms.csv").exists() else [("epoch", "example", "loss_layer", "exact")]
-        self._append("norms.csv", header + rows)
+        self._append(NORMS, rows if (self.folder / NORMS).exists() else [NORM_COLUMNS, *rows])
 
     def write_examples(self, arrays: dict[str, NDArray]) -> None:
         """Put `arrays` in place of the last examples.npz (traced runs): floats as float32, integers as int32, bytes
         as they are. At any time the file on disk is a whole one."""
-        partial = self.folder / "examples.npz.part"
-        with partial.open("wb") as file:
+        with replacing(self.folder / EXAMPLES) as file:
             np.savez_compressed(file, **{name: _compact(array) for name, array in arrays.items()})
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(self.folder / "examples.npz")
 
     @property
     def shows_distributions(self) -> bool:
@@ -125,223 +158,99 @@ class Record:
 
     def finish(self, status: str, message: str = "") -> None:
         """Write down how the run ended: done, diverged, interrupted or failed; with it the number of evaluations and
-        the SHA-256 of record.csv, so that a reader can tell a whole record from a damaged one."""
-        now = datetime.now(timezone.utc)
+        the SHA-256 of record.csv, so that a reader can tell a whole record from a damaged one. A complete run needs
+        no checkpoint any more."""
         self.meta.update(
             status=status,
             message=message,
-            finished=now.isoformat(timespec="seconds"),
-            duration_seconds=round((now - self.started).total_seconds(), 1),
+            finished=_now(),
+            duration_seconds=round(self._duration(), 1),
             evaluations=self.evaluations,
-            record_sha256=hashlib.sha256((self.folder / "record.csv").read_bytes()).hexdigest(),
+            record_sha256=hashlib.sha256((self.folder / RECORD).read_bytes()).hexdigest(),
         )
         self._write_meta()
+        if status in COMPLETE:
+            (self.folder / CHECKPOINT).unlink(missing_ok=True)
         if self._mirror is not None:
             self._mirror.finish(status)
 
-    def _append(self, name: str, rows: list[tuple]) -> None:
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint needs to go on with this record: the place in each file, with the SHA-256 up to there."""
+        found = {name: (self.folder / name).read_bytes() for name in (RECORD, NORMS) if (self.folder / name).exists()}
+        return {
+            "started": self.meta["started"],
+            "resumed": self.meta["resumed"],
+            "seconds": self._duration(),
+            "evaluations": self.evaluations,
+            "files": {name: [len(text), hashlib.sha256(text).hexdigest()] for name, text in found.items()},
+        }
+
+    def resume_at(self, iteration: int) -> None:
+        """Write down that the run goes on from a checkpoint of that iteration."""
+        self.meta["resumed"] = [*self.meta["resumed"], iteration]
+        self._write_meta()
+
+    def _refuse_to_replace(self) -> None:
+        record = self.folder / RECORD
+        try:
+            meta = read_meta(self.folder)
+        except RecordError:
+            if record.is_file() and record.read_bytes().count(b"\n") > 1:
+                raise
+            return
+        if meta["status"] in COMPLETE:
+            check_whole(self.folder, meta)
+            raise RecordError(f"{self.folder} holds a run that is {meta['status']}: delete the folder to run it again")
+
+    def _check_files(self, files: dict[str, list]) -> None:
+        for name, (length, checksum) in files.items():
+            path = self.folder / name
+            content = path.read_bytes() if path.is_file() else b""
+            if hashlib.sha256(content[:length]).hexdigest() != checksum:
+                raise RecordError(
+                    f"{path} is not the file that {CHECKPOINT} was written beside: delete {self.folder} to start anew"
+                )
+
+    def _begin(self) -> None:
+        for name in KEPT:
+            (self.folder / name).unlink(missing_ok=True)
+            (self.folder / f"{name}{PART}").unlink(missing_ok=True)
+        self._write_meta()
+        self._append(RECORD, [RECORD_COLUMNS])
+
+    def _go_on(self, state: dict[str, Any]) -> None:
+        """Cut off what was written after the checkpoint: it is written again."""
+        for name in (RECORD, NORMS):
+            if name in state["files"]:
+                os.truncate(self.folder / name, state["files"][name][0])
+            else:
+                (self.folder / name).unlink(missing_ok=True)
+        try:
+            told = read_meta(self.folder).get("resumed")
+        except RecordError:  # A power cut may have taken it; the checkpoint knows what is needed.
+            told = None
+        self.meta.update(started=state["started"], resumed=state["resumed"] if told is None else told)
+        self.earlier, self.evaluations = state["seconds"], state["evaluations"]
+
+    def _duration(self) -> float:
+        return self.earlier + time.monotonic() - self.began
+
+    def _append(self, name: str, rows: Iterable[tuple]) -> None:
         with (self.folder / name).open("a", newline="", encoding="utf-8") as file:
             csv.writer(file, lineterminator="\n").writerows(rows)
             file.flush()
             os.fsync(file.fileno())
 
     def _write_meta(self) -> None:
-        partial = self.folder / "meta.json.part"
-        partial.write_text(json.dumps(self.meta, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-        partial.replace(self.folder / "meta.json")
+        with replacing(self.folder / META) as file:
+            file.write((json.dumps(self.meta, indent=2, ensure_ascii=False) + "\n").encode())
+
+
+def _now() -> str:
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")
 
 
 def _compact(array: NDArray) -> NDArray:
     kinds = {"f": np.float32, "i": np.int32, "u": np.int32}
     array = np.asarray(array)
     return array if array.dtype == np.uint8 else array.astype(kinds.get(array.dtype.kind, array.dtype))
-
-
-class _WandbMirror:
-    """The same numbers in a wandb run, grouped by task and arm, with the three step axes as metrics.
-
-    It adds what can be seen there alone: histograms of n p, and when the run ends its learning curves as an image
-    and, where a uniform run stands beside it, the speed-up.
-    """
-
-    def __init__(self, meta: dict[str, Any], folder: Path) -> None:
-        try:
-            import wandb
-        except ImportError as error:
-            raise ImportError("logger=wandb needs the wandb package: pip install 'rais[wandb]'") from error
-        settings = meta["config"]["wandb"]
-        group = f"{meta['task']}-{folder.parent.name}"
-        self.wandb, self.folder, self.title = wandb, folder, group
-        self.run = wandb.init(
-            mode=settings["mode"],
-            project=settings["project"],
-            name=f"{group}-seed{meta['seed']}",
-            group=group,
-            job_type=meta["arm"],
-            config={**meta["config"], "arm": meta["arm"], "run_id": meta["run_id"], "commit": meta["commit"]},
-            dir=folder,
-            reinit="finish_previous",
-        )
-        for axis in ("epoch", "epochs_equivalent", "seconds"):
-            self.run.define_metric(axis, hidden=True)
-        for axis in ("epoch", "epochs_equivalent", "seconds"):
-            self.run.define_metric(f"by_{axis}/*", step_metric=axis)
-        self.run.define_metric("distribution/*", step_metric="epoch")
-
-    def write(self, axes: dict[str, float], metrics: dict[str, float]) -> None:
-        on_axes = {
-            f"by_{axis}/{k}": v for axis in ("epoch", "epochs_equivalent", "seconds") for k, v in metrics.items()
-        }
-        self.run.log({**axes, **on_axes})
-
-    def write_distribution(self, epoch: float, relative: NDArray) -> None:
-        known = np.log10(relative[relative > 0])
-        histogram = self.wandb.Histogram(np_histogram=np.histogram(known, bins=HISTOGRAM_BINS))
-        self.run.log({"epoch": epoch, "distribution/log10_np": histogram})
-
-    def finish(self, status: str) -> None:
-        self.run.summary["status"] = status
-        if status in COMPLETE:
-            try:
-                self._write_outcome()
-            except Exception as error:  # The run is over and recorded: an ornament must not turn it into a failure.
-                warnings.warn(f"wandb shows no speed-up and no figure of this run: {error!r}", stacklevel=2)
-        self.run.finish(exit_code=0 if status in COMPLETE else 1)
-
-    def _write_outcome(self) -> None:
-        # Here, since a run without wandb needs neither pandas nor matplotlib.
-        from rais.paper import figures
-        from rais.paper.analysis import speedup as stats
-        from rais.paper.figures import fig4_curves, style
-        from rais.paper.records import read as load
-
-        records = load.load_beside_uniform(self.folder)
-        speedup = stats.paired_speedup(records)
-        if not np.isnan(speedup):
-            self.run.summary["speedup_examples"] = speedup
-        with tempfile.TemporaryDirectory() as folder:
-            figure = fig4_curves.curves(style.runs_by_arm(records), self.title)
-            png, _ = figures.save(figure, Path(folder) / "learning_curves")
-            self.run.log({"learning_curves": self.wandb.Image(str(png))})
-
-
-def folder_of(cfg: Config, replayed: str | None = None) -> Path:
-    """Where the record of `cfg` stands, whether it exists or not."""
-    method = slug(arm(cfg)) + (f"@{cfg.variant}" if cfg.variant else "")
-    return Path(cfg.runs) / slug(cfg.task) / method / f"seed{cfg.seed}-{run_id(cfg, replayed)}"
-
-
-def find_complete(cfg: Config) -> Path | None:
-    """The folder of the complete record of `cfg`; None where there is none, or where the run it replays is not
-    there yet."""
-    try:
-        replayed = find_replayed(cfg)
-    except FileNotFoundError:
-        return None
-    folder = folder_of(cfg, replayed and read_meta(replayed)["run_id"])
-    meta = folder / "meta.json"
-    return folder if meta.is_file() and read_meta(folder)["status"] in COMPLETE else None
-
-
-def find_replayed(cfg: Config) -> Path | None:
-    """The folder of the run whose multipliers `cfg` replays; None where it replays none.
-
-    Raises:
-        FileNotFoundError: nothing, or more than one folder, matches `gain.record`, or what it matches is no
-            complete run.
-    """
-    if cfg.gain.mode != "replay":
-        return None
-    pattern = Path(cfg.gain.record)
-    matches = [path for path in sorted(pattern.parent.glob(pattern.name)) if (path / "meta.json").is_file()]
-    if len(matches) != 1:
-        found = "nothing" if not matches else f"{len(matches)} runs ({', '.join(path.name for path in matches)})"
-        raise FileNotFoundError(
-            f"gain.record={cfg.gain.record} matches {found}, a replay needs one run: record it first with the same "
-            "task, seed and sampler=rais, or set gain.record to a run's folder"
-        )
-    status = read_meta(matches[0])["status"]
-    if status != "done":
-        raise FileNotFoundError(
-            f"gain.record={matches[0]} is a run with status {status}: a replay needs one that is done"
-        )
-    return matches[0]
-
-
-def read_multipliers(folder: Path) -> tuple[list[int], list[float]]:
-    """Segment ends (iterations) and mean multipliers Δt̂/Δt between the evaluations of a recorded run.
-
-    Raises:
-        ValueError: the record has no two evaluations.
-    """
-    meta = read_meta(folder)
-    with (folder / "record.csv").open(newline="", encoding="utf-8") as file:
-        t_hat = {
-            int(row["iteration"]): float(row["epochs_equivalent"]) * meta["n"] / meta["config"]["batch_size"]
-            for row in csv.DictReader(file)
-            if row["metric"] == "train_loss"
-        }
-    iterations = sorted(t_hat)
-    if len(iterations) < 2:
-        raise ValueError(f"{folder}/record.csv has {len(iterations)} evaluations: a replay needs at least 2")
-    steps = list(pairwise(iterations))
-    return [end for _, end in steps], [(t_hat[end] - t_hat[start]) / (end - start) for start, end in steps]
-
-
-def read_meta(folder: Path) -> dict[str, Any]:
-    """The meta.json of a run's folder; ValueError naming the file where it cannot be read."""
-    try:
-        return json.loads((folder / "meta.json").read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise ValueError(
-            f"{folder / 'meta.json'} is no valid JSON ({error}): delete the folder and run again"
-        ) from error
-
-
-def environment(device: torch.device) -> dict[str, Any]:
-    """Commit and dirty flag, versions and hardware: what a measured number depends on besides the settings."""
-    return {**_code_version(), "versions": _versions(), "hardware": _hardware(device)}
-
-
-def _code_version() -> dict[str, Any]:
-    """Commit and whether tracked files differ from it; None where the code is not in a git checkout."""
-
-    def git(*arguments: str) -> str:
-        here = Path(__file__).resolve().parent
-        return subprocess.run(
-            ["git", "-C", here, *arguments], capture_output=True, text=True, check=True
-        ).stdout.strip()
-
-    try:
-        return {
-            "commit": git("rev-parse", "HEAD"),
-            "dirty": bool(git("status", "--porcelain", "--untracked-files=no", "--", ":/src", ":/conf", ":/scripts")),
-        }
-    except (OSError, subprocess.CalledProcessError):
-        return {"commit": None, "dirty": None}
-
-
-def _versions() -> dict[str, str]:
-    found = {"python": platform.python_version()}
-    for name in PACKAGES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found
-
-
-def _hardware(device: torch.device) -> dict[str, Any]:
-    model = platform.processor() or platform.machine()
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.is_file():
-        names = [
-            line.split(":", 1)[1].strip() for line in cpuinfo.read_text().splitlines() if line.startswith("model name")
-        ]
-        model = names[0] if names else model
-    return {
-        "cpu": model,
-        "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "gpu": torch.cuda.get_device_name(device) if device.type == "cuda" else None,
-    }

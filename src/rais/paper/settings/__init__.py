@@ -1,1 +1,48 @@
-"""The typed settings of a run and their identity."""
+"""The typed settings of a run, their ranges, what they build, and the identity that follows from them."""
+
+from rais.paper.settings.compose import explain, from_hydra, register
+from rais.paper.settings.identity import arm, run_id, scientific, slug
+from rais.paper.settings.schema import (
+    AugmentConfig,
+    Config,
+    DataConfig,
+    ExponentialConfig,
+    GainConfig,
+    InverseSqrtConfig,
+    LeNet5Config,
+    ModelConfig,
+    OracleConfig,
+    PreActResNetConfig,
+    RAISConfig,
+    SmallCNNConfig,
+    SmoothedConfig,
+    UniformConfig,
+    WandbConfig,
+    Z2CNNConfig,
+)
+
+__all__ = [
+    "AugmentConfig",
+    "Config",
+    "DataConfig",
+    "ExponentialConfig",
+    "GainConfig",
+    "InverseSqrtConfig",
+    "LeNet5Config",
+    "ModelConfig",
+    "OracleConfig",
+    "PreActResNetConfig",
+    "RAISConfig",
+    "SmallCNNConfig",
+    "SmoothedConfig",
+    "UniformConfig",
+    "WandbConfig",
+    "Z2CNNConfig",
+    "arm",
+    "explain",
+    "from_hydra",
+    "register",
+    "run_id",
+    "scientific",
+    "slug",
+]

@@ -1,170 +1,397 @@
-"""The typed schema of every setting, its valid ranges, and the identity of a run.
+"""The typed schema of every setting: a class for each choice, ranges beside its fields, `build` beside its settings.
 
-YAML files in conf/ fill these classes through Hydra, which refuses an unknown key; `check` refuses a value out of
-range, before anything is loaded. `run_id` hashes the scientific part of a configuration: what the numbers of a run
-depend on, the seed included, and nothing else.
+YAML files in conf/ fill these classes (compose.py), and what identifies a run follows from them (identity.py). A new
+sampler, schedule or model is its class, its settings class here and in SCHEMAS, and one YAML file.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
-import re
-from dataclasses import asdict, dataclass, field, fields, is_dataclass
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any, List, Optional  # noqa: UP035  OmegaConf reads these forms on Python 3.10
 
-from rais.sampling.features import NAMES
+import torch
+from torch import Tensor, nn
 
-MISSING: Any = "???"
+from rais import gain, rng, sampling
+from rais.paper import data, models
+from rais.paper.data.augment import Augment
+from rais.paper.settings.fields import (
+    COUNT,
+    COUNTS,
+    NAME,
+    NOT_NEGATIVE,
+    POSITIVE,
+    SHARE,
+    SHARE_ABOVE_ZERO,
+    SHARE_BELOW_ONE,
+    Range,
+    Settings,
+    nested,
+    one_of,
+    or_null,
+    setting,
+)
+from rais.sampling.features import NAMES
+from rais.sampling.side import Side
+
+PHIS = ("half_batch", "exact", "consecutive")
+CURES = ("extra_visit", "window", "unit", "start", "fast_average")  # see training/ablation.py
+CORES = os.cpu_count() or 1
 
 
 @dataclass
-class DataConfig:
+class DataConfig(Settings):
     """`path` stands for RAIS_DATA; `n_train` takes the first training examples only."""
 
-    name: str = MISSING
-    path: Optional[str] = None  # noqa: UP045
-    n_train: Optional[int] = None  # noqa: UP045
+    group = "data"
+    name: str = setting(within=one_of(*sorted(data.DATA_SETS)))
+    path: Optional[str] = setting(None, scientific=False)  # noqa: UP045
+    n_train: Optional[int] = setting(None, within=or_null(COUNT, "all"))  # noqa: UP045
+
+    def describe(self) -> data.Description:
+        """What can be known without decoding anything. Raises ValueError where there are fewer examples."""
+        return data.describe(self.name, path=self.path, n_train=self.n_train)
+
+    def build(self, device: torch.device) -> data.Dataset:
+        return data.load(self.name, path=self.path, n_train=self.n_train, device=device)
 
 
 @dataclass
-class ModelConfig:
-    """Fields beside `name` are options of that model. Those at their default here are no part of a run's identity, so
-    that an option added later leaves the identity of earlier runs as it was."""
+class ModelConfig(Settings):
+    """Fields beside `name` are options of that model."""
 
-    name: str = MISSING
+    group = "model"
+    name: str = setting(within=one_of(*sorted(models.MODELS)))
+
+    def build(self, *, channels: int, classes: int, size: int, seed: int) -> nn.Module:
+        return models.build(**asdict(self), channels=channels, classes=classes, size=size, seed=seed)
+
+    def on_paper(self, *, channels: int, classes: int, size: int) -> nn.Module:
+        """The model without numbers. Raises ValueError where it does not take such images."""
+        return models.on_paper(**asdict(self), channels=channels, classes=classes, size=size)
 
 
 @dataclass
 class LeNet5Config(ModelConfig):
-    name: str = "lenet5"
-    dropout: float = 0.0
-    batch_norm: bool = False
+    name: str = setting("lenet5", fixed=True)
+    dropout: float = setting(0.0, within=SHARE_BELOW_ONE, absent_at_default=True)
+    batch_norm: bool = setting(False, absent_at_default=True)
 
 
 @dataclass
 class Z2CNNConfig(ModelConfig):
-    name: str = "z2cnn"
-    dropout: float = MISSING
-    batch_norm: bool = MISSING
+    name: str = setting("z2cnn", fixed=True)
+    dropout: float = setting(within=SHARE_BELOW_ONE)
+    batch_norm: bool = setting()
 
 
 @dataclass
-class ScheduleConfig:
-    """lr_sched(t̂); see schedule.py."""
+class PreActResNetConfig(ModelConfig):
+    name: str = setting("preact_resnet", fixed=True)
+    widths: List[int] = setting([64, 128, 256, 512], within=COUNTS, absent_at_default=True)  # noqa: UP006
+    blocks: int = setting(2, within=COUNT, absent_at_default=True)
 
-    name: str = MISSING
+
+@dataclass
+class SmallCNNConfig(ModelConfig):
+    name: str = setting("small_cnn", fixed=True)
+    maps: List[int] = setting([32, 64, 128], within=COUNTS, absent_at_default=True)  # noqa: UP006
+    hidden: int = setting(256, within=COUNT, absent_at_default=True)
+
+
+@dataclass
+class ScheduleConfig(Settings):
+    """lr_sched(t̂), see gain/pace.py, times `multiple`."""
+
+    group = "schedule"
+    name: str = setting()
+    multiple: float = setting(1.0, within=POSITIVE, absent_at_default=True)
 
 
 @dataclass
 class InverseSqrtConfig(ScheduleConfig):
-    name: str = "inverse_sqrt"
-    scale: float = MISSING
-    offset: float = MISSING
+    name: str = setting("inverse_sqrt", fixed=True)
+    scale: float = setting(within=POSITIVE)
+    offset: float = setting(within=POSITIVE)
+
+    def build(self, per_epoch: float) -> gain.InverseSqrt:
+        return gain.InverseSqrt(self.multiple * self.scale, self.offset)
 
 
 @dataclass
 class ExponentialConfig(ScheduleConfig):
-    name: str = "exponential"
-    lr: float = MISSING
-    decay: float = MISSING
+    name: str = setting("exponential", fixed=True)
+    lr: float = setting(within=POSITIVE)
+    decay: float = setting(within=SHARE_ABOVE_ZERO)
+
+    def build(self, per_epoch: float) -> gain.Exponential:
+        return gain.Exponential(self.multiple * self.lr, self.decay, epoch=per_epoch)
 
 
 @dataclass
-class SamplerConfig:
+class SamplerConfig(Settings):
     """`multiplier` is the gain mode that belongs to the method; `gain.mode` follows it unless it is set."""
 
-    name: str = MISSING
-    multiplier: str = MISSING
+    group = "sampler"
+    name: str = setting()
+    multiplier: str = setting(scientific=False)
+
+    @property
+    def arm(self) -> str:
+        """The method's name in records."""
+        return self.name
+
+    def check_budget(self, n: int, m: int, epochs: float) -> None:
+        """Raise ValueError where the method would not come to work within `epochs` of n examples."""
 
 
 @dataclass
 class UniformConfig(SamplerConfig):
-    name: str = "uniform"
-    multiplier: str = "off"
+    name: str = setting("uniform", fixed=True)
+    multiplier: str = setting("off", fixed=True, scientific=False)
+    replacement: bool = setting(False, absent_at_default=True)
+
+    @property
+    def arm(self) -> str:
+        return "uniform_with_replacement" if self.replacement else "uniform"
+
+    def build(self, n: int, m: int, generator: torch.Generator, **_: Any) -> sampling.Uniform:
+        return sampling.Uniform(n, m, generator=generator, replacement=self.replacement)
 
 
 @dataclass
 class OracleConfig(SamplerConfig):
-    name: str = "oracle"
-    multiplier: str = "exact"
+    name: str = setting("oracle", fixed=True)
+    multiplier: str = setting("exact", fixed=True, scientific=False)
+
+    def build(self, n: int, m: int, generator: torch.Generator, *, measure: Callable, **_: Any) -> sampling.Oracle:
+        return sampling.Oracle(n, m, measure=measure, generator=generator)
 
 
 @dataclass
 class SmoothedConfig(SamplerConfig):
-    name: str = "smoothed"
-    multiplier: str = "adaptive"
-    delta: float = MISSING
+    name: str = setting("smoothed", fixed=True)
+    multiplier: str = setting("adaptive", fixed=True, scientific=False)
+    delta: float = setting(within=SHARE)
+
+    @property
+    def arm(self) -> str:
+        return f"smoothed_{self.delta:g}"
+
+    def build(self, n: int, m: int, generator: torch.Generator, **_: Any) -> sampling.Smoothed:
+        return sampling.Smoothed(n, m, delta=self.delta, generator=generator)
 
 
 @dataclass
 class RAISConfig(SamplerConfig):
-    name: str = "rais"
-    multiplier: str = "adaptive"
-    visits: int = MISSING
-    refresh: int = MISSING
-    features: List[str] = field(default_factory=lambda: list(NAMES))  # noqa: UP006
+    """See sampling/rais.py."""
+
+    name: str = setting("rais", fixed=True)
+    multiplier: str = setting("adaptive", fixed=True, scientific=False)
+    visits: Optional[int] = setting(None, within=or_null(COUNT, "n/2, at most 20 000"))  # noqa: UP045
+    refresh: int = setting(within=COUNT)
+    features: List[str] = setting(  # noqa: UP006
+        list(NAMES),
+        within=Range(
+            lambda x: "constant" in x and set(x) <= set(NAMES), f"'constant' and others of {', '.join(NAMES)}"
+        ),
+    )
+    draws: str = setting("independent", within=one_of("independent", "spaced"), absent_at_default=True)
+
+    @property
+    def arm(self) -> str:
+        return "rais" if self.draws == "independent" else f"rais_{self.draws}"
+
+    def build(
+        self, n: int, m: int, generator: torch.Generator, *, side: Side | None = None, kind: Any = None, **_: Any
+    ) -> sampling.RAIS:
+        """`kind` takes the place of sampling.RAIS in the ablation."""
+        return (kind or sampling.RAIS)(
+            n,
+            m,
+            visits=self.visits,
+            features=tuple(self.features),
+            refresh=self.refresh,
+            side=side,
+            draws=self.draws,
+            generator=generator,
+        )
+
+    def check_budget(self, n: int, m: int, epochs: float) -> None:
+        visits = max(m, min(sampling.rais.VISITS, n // 2)) if self.visits is None else self.visits
+        if visits < m:
+            raise ValueError(
+                f"sampler.visits={visits} is less than a minibatch: it must be at least {m}, the batch_size"
+            )
+        first = n + -(-visits // sampling.rais.SOLVES_PER_WINDOW)
+        if first >= epochs * n:
+            raise ValueError(
+                f"epochs={epochs:g} is too short for sampler=rais: the uncertainty set is first learned after {first} "
+                f"examples, an epoch is {n}; give epochs > {first / n:.3g}, or fewer sampler.visits than {visits}"
+            )
 
 
 @dataclass
-class GainConfig:
+class GainConfig(Settings):
     """`record` (replay only): a run's folder, or a pattern that matches exactly one."""
 
-    mode: str = MISSING
-    phi: str = MISSING
-    alpha: float = MISSING
-    every: int = MISSING
-    record: Optional[str] = None  # noqa: UP045
+    group = "gain"
+    mode: str = setting(within=one_of("adaptive", "off", "replay", "exact"))
+    phi: str = setting(within=one_of(*PHIS))
+    alpha: float = setting(within=SHARE_ABOVE_ZERO)
+    every: int = setting(within=COUNT)
+    record: Optional[str] = setting(None)  # noqa: UP045
+
+    def build(
+        self,
+        sampler: sampling.Sampler,
+        phi: Callable[[], gain.Phi],
+        replayed: Callable[[], tuple[Sequence[int], Sequence[float]]],
+        kind: type[gain.Adaptive] = gain.Adaptive,
+    ) -> gain.GainRatio:
+        """The gain ratio of this mode; `kind` takes the place of gain.Adaptive in the ablation."""
+        makers: dict[str, Callable[[], gain.GainRatio]] = {
+            "off": lambda: gain.Off(device=sampler.device),
+            "exact": lambda: gain.Exact(sampler),
+            "replay": lambda: gain.Replay(*replayed(), device=sampler.device),
+            "adaptive": lambda: kind(phi(), alpha=self.alpha),
+        }
+        return makers[self.mode]()
+
+    def build_phi(self, name: str, model: nn.Module, loss: Callable, m: int) -> gain.Phi:
+        """The φ estimator `name`, `self.phi` or another."""
+        settings = {"m": m, "alpha": self.alpha}
+        makers: dict[str, Callable[[], gain.Phi]] = {
+            "half_batch": lambda: gain.HalfBatch(model.parameters(), every=self.every, **settings),
+            "parts": lambda: gain.FromParts(model.parameters(), every=self.every, **settings),
+            "exact": lambda: gain.ExactScale(model.parameters(), every=self.every, model=model, loss=loss, **settings),
+            "consecutive": lambda: gain.Consecutive(model.parameters(), **settings),
+        }
+        return makers[name]()
+
+
+def phis_of(model: nn.Module) -> tuple[str, ...]:
+    """The φ estimators that a model can have: with batch normalisation there are no exact norms."""
+    has_batch_norm = any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in model.modules())
+    return tuple(name for name in PHIS if not (has_batch_norm and name == "exact"))
 
 
 @dataclass
-class AugmentConfig:
+class AugmentConfig(Settings):
     """See data/augment.py: `crop` pixels of padding, `flip` left and right, `rotate` degrees either way."""
 
-    crop: int = 0
-    flip: bool = False
-    rotate: float = 0.0
+    group = "augment"
+    crop: int = setting(0, within=Range(lambda x: x >= 0, "an integer ≥ 0"), absent_at_default=True)
+    flip: bool = setting(False, absent_at_default=True)
+    rotate: float = setting(0.0, within=Range(lambda x: 0 <= x <= 180, "in [0, 180] degrees"), absent_at_default=True)
+
+    def build(self, seed: int, device: torch.device) -> tuple[Callable[[Tensor, Tensor | None], Tensor], Side | None]:
+        """The augmentation of a batch, and the feature that its crops give to RAIS."""
+        if self == AugmentConfig():
+            return lambda x, side: x, None
+        augment = Augment(**asdict(self), generator=partial(rng.generator, seed, device=device))
+        return augment, Side(augment.sizes, augment.shares) if self.crop else None
 
 
 @dataclass
-class WandbConfig:
-    mode: str = "offline"
-    project: str = "rais"
+class WandbConfig(Settings):
+    group = "wandb"
+    mode: str = setting("offline", within=one_of("offline", "online", "disabled"))
+    project: str = setting("rais")
 
 
 @dataclass
-class Config:
-    """A run. `epochs` is the budget in epochs equivalent; `evaluate_every` is in epochs of examples; `runs` is
-    where records go; `outliers` is the limit of outliers.py, null for none; `trace` keeps what figure 5 shows.
+class Config(Settings):
+    """A run.
 
-    `variant` labels a run of a sweep over a setting, as in `visits_2000`, to tell it from the headline runs of its arm.
+    `epochs` is the budget in epochs equivalent, with `evaluations` points over it; `target_loss` is the training loss
+    that arms are compared at. `test_while_training` is the number of test images of every evaluation but the last.
+    `label` names a run of a sweep over a setting, as in `visits_2000`, to tell it from the headline runs of its arm.
+    `outliers` is the limit of loop/outliers.py; `trace` keeps what the figure of examples shows; `diagnose` measures
+    the truth beside the estimates, `headroom` where the possible gain is lost. `runs` is where records go. `without`
+    takes one cure out of RAIS, for the ablation alone.
     """
 
-    task: str = MISSING
-    variant: Optional[str] = None  # noqa: UP045
-    seed: int = MISSING
-    data: DataConfig = field(default_factory=DataConfig)
-    model: ModelConfig = field(default_factory=ModelConfig)
-    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
-    sampler: SamplerConfig = field(default_factory=SamplerConfig)
-    gain: GainConfig = field(default_factory=GainConfig)
-    batch_size: int = MISSING
-    epochs: float = MISSING
-    weight_decay: float = MISSING
-    momentum: float = MISSING
-    augment: Optional[AugmentConfig] = None  # noqa: UP045
-    outliers: Optional[float] = None  # noqa: UP045
-    evaluate_every: float = MISSING
-    diagnose: bool = False
-    trace: bool = False
-    runs: str = MISSING
-    device: str = MISSING
-    threads: int = MISSING
-    wandb: Optional[WandbConfig] = None  # noqa: UP045
+    task: str = setting(within=NAME)
+    label: Optional[str] = setting(None, within=or_null(NAME, "none"), scientific=False)  # noqa: UP045
+    seed: int = setting(within=Range(lambda x: x >= 0, "an integer ≥ 0"))
+    data: DataConfig = nested(DataConfig)
+    model: ModelConfig = nested(ModelConfig)
+    schedule: ScheduleConfig = nested(ScheduleConfig)
+    sampler: SamplerConfig = nested(SamplerConfig)
+    gain: GainConfig = nested(GainConfig)
+    batch_size: int = setting(within=COUNT)
+    epochs: float = setting(within=POSITIVE)
+    evaluations: int = setting(within=COUNT)
+    weight_decay: float = setting(within=NOT_NEGATIVE)
+    momentum: float = setting(within=SHARE_BELOW_ONE)
+    augment: AugmentConfig = nested(AugmentConfig, absent_at_default=True)
+    outliers: Optional[float] = setting(  # noqa: UP045
+        None, within=or_null(Range(lambda x: x > 1, "greater than 1"), "no protection"), absent_at_default=True
+    )
+    without: Optional[str] = setting(None, within=one_of(*CURES), absent_at_default=True)  # noqa: UP045
+    target_loss: Optional[float] = setting(None, within=or_null(POSITIVE, "none"), scientific=False)  # noqa: UP045
+    test_while_training: Optional[int] = setting(  # noqa: UP045
+        None, within=or_null(COUNT, "all"), absent_at_default=True
+    )
+    diagnose: bool = setting(False)
+    headroom: bool = setting(False, absent_at_default=True)
+    trace: bool = setting(False, absent_at_default=True)
+    runs: str = setting(scientific=False)
+    device: str = setting(within=one_of("auto", "cpu", "cuda"), scientific=False)
+    threads: int = setting(
+        within=Range(lambda x: 1 <= x <= CORES, f"1 to {CORES}, the cores of this machine"), scientific=False
+    )
+    wandb: Optional[WandbConfig] = setting(None, scientific=False)  # noqa: UP045
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.gain.mode == "exact" and self.sampler.name != "oracle":
+            raise ValueError(
+                f"gain.mode=exact needs sampler=oracle, not {self.sampler.name}: choose adaptive, off or replay"
+            )
+        if self.gain.mode == "replay" and not self.gain.record:
+            raise ValueError("gain.mode=replay needs gain.record: the folder of a recorded run")
+        if self.gain.mode == "adaptive" and self.batch_size == 1:
+            raise ValueError("batch_size=1 shows no noise to estimate the gain ratio from: give 2 or more, or gain=off")
+        if self.without and (self.sampler.name, self.gain.mode) != ("rais", "adaptive"):
+            raise ValueError(f"without={self.without} takes a part out of sampler=rais, not of {self.sampler.name}")
+
+    def check_against(self, known: data.Description) -> None:
+        """Raise ValueError where settings do not fit the data, as far as is known without decoding them."""
+        n, m = known.n_train, self.batch_size
+        if m > n:
+            raise ValueError(f"batch_size={m} is larger than the n={n} training examples of {self.data.name}")
+        if (steps := int(self.epochs * n / m)) < self.evaluations:
+            raise ValueError(
+                f"evaluations={self.evaluations} is more than the {steps} minibatches of epochs={self.epochs:g}: "
+                "it must be at most that, or give more epochs"
+            )
+        if (self.test_while_training or 0) > known.n_test:
+            raise ValueError(
+                f"test_while_training={self.test_while_training} is more than the {known.n_test} test images of "
+                f"{self.data.name}: give at most that, or null for all"
+            )
+        if self.augment.crop >= known.size:
+            raise ValueError(
+                f"augment.crop={self.augment.crop} leaves nothing of images of {known.size}x{known.size} pixels: "
+                "lower it"
+            )
+        self.sampler.check_budget(n, m, self.epochs)
+        model = self.model.on_paper(channels=known.channels, classes=known.classes, size=known.size)
+        if self.gain.mode == "adaptive" and self.gain.phi not in (possible := phis_of(model)):
+            raise ValueError(
+                f"gain.phi={self.gain.phi} needs a model without batch normalisation: choose {' or '.join(possible)}"
+            )
 
 
 SCHEMAS = {
     ("model", "lenet5"): LeNet5Config,
+    ("model", "preact_resnet"): PreActResNetConfig,
+    ("model", "small_cnn"): SmallCNNConfig,
     ("model", "z2cnn"): Z2CNNConfig,
     ("sampler", "uniform"): UniformConfig,
     ("sampler", "oracle"): OracleConfig,
@@ -173,171 +400,3 @@ SCHEMAS = {
     ("schedule", "inverse_sqrt"): InverseSqrtConfig,
     ("schedule", "exponential"): ExponentialConfig,
 }
-
-
-def register() -> None:
-    """Make the schemas known to Hydra, as `schema` and `schema/<group>: <name>`."""
-    from hydra.core.config_store import ConfigStore
-
-    store = ConfigStore.instance()
-    store.store(name="schema", node=Config)
-    for (group, name), node in SCHEMAS.items():
-        store.store(group=f"schema/{group}", name=name, node=node)
-
-
-def from_hydra(composed: Any) -> Config:
-    """The checked `Config` of a composed DictConfig.
-
-    Raises:
-        ValueError: a missing value or one out of range; the message names the key and the valid values.
-    """
-    from omegaconf import OmegaConf
-    from omegaconf.errors import MissingMandatoryValue
-
-    try:
-        cfg = OmegaConf.to_object(composed)
-    except MissingMandatoryValue as error:
-        raise ValueError(f"a setting has no value: {error}".splitlines()[0]) from error
-    check(cfg)
-    return cfg
-
-
-def explain(error: BaseException) -> str:
-    """One or two lines for a configuration that Hydra refused: its message, and the valid keys where a key is
-    unknown."""
-    from omegaconf.errors import OmegaConfBaseException
-
-    lines = [
-        line for line in str(error).splitlines() if line and not line.startswith(("Config search path", "\tprovider"))
-    ]
-    cause = error if isinstance(error, OmegaConfBaseException) else error.__cause__
-    node = getattr(cause, "object_type", None)
-    if (
-        getattr(cause, "key", None) is not None
-        and is_dataclass(node)
-        and cause.key not in (keys := [f.name for f in fields(node)])
-    ):
-        where = str(cause.full_key).rpartition(".")[0]
-        return f"{cause.full_key} is no setting: {where or 'the top level'} has {', '.join(keys)}"
-    reason = [] if cause is None else str(cause).splitlines()[:1]
-    return " ".join(line.strip() for line in [*lines, *reason])
-
-
-_LABEL = r"[A-Za-z0-9._-]+"
-_WITHIN = (
-    ("seed", lambda x: x >= 0, "an integer ≥ 0"),
-    ("batch_size", lambda x: x >= 1, "an integer ≥ 1"),
-    ("epochs", lambda x: x > 0, "greater than 0"),
-    ("weight_decay", lambda x: x >= 0, "≥ 0"),
-    ("momentum", lambda x: 0 <= x < 1, "in [0, 1)"),
-    ("evaluate_every", lambda x: x > 0, "greater than 0"),
-    ("threads", lambda x: x >= 1, "an integer ≥ 1"),
-    ("data.n_train", lambda x: x is None or x >= 1, "an integer ≥ 1, or null for all"),
-    ("model.dropout", lambda x: 0 <= x < 1, "in [0, 1)"),
-    ("schedule.scale", lambda x: x > 0, "greater than 0"),
-    ("schedule.offset", lambda x: x > 0, "greater than 0"),
-    ("schedule.lr", lambda x: x > 0, "greater than 0"),
-    ("schedule.decay", lambda x: 0 < x <= 1, "in (0, 1]"),
-    ("sampler.delta", lambda x: 0 <= x <= 1, "in [0, 1]"),
-    ("sampler.visits", lambda x: x >= 1, "an integer ≥ 1"),
-    ("sampler.refresh", lambda x: x >= 1, "an integer ≥ 1"),
-    ("augment.crop", lambda x: x >= 0, "an integer ≥ 0"),
-    ("augment.rotate", lambda x: 0 <= x <= 180, "in [0, 180] degrees"),
-    ("outliers", lambda x: x is None or x > 1, "greater than 1, or null for no protection"),
-    ("variant", lambda x: x is None or re.fullmatch(_LABEL, x), "of letters, digits and ._-, or null"),
-    ("gain.alpha", lambda x: 0 < x <= 1, "in (0, 1]"),
-    ("gain.every", lambda x: x >= 1, "an integer ≥ 1"),
-)
-_ONE_OF = (
-    ("gain.mode", ("adaptive", "off", "replay", "exact")),
-    ("gain.phi", ("half_batch", "exact", "consecutive")),
-    ("device", ("auto", "cpu", "cuda")),
-    ("wandb.mode", ("offline", "online", "disabled")),
-)
-
-
-def check(cfg: Config) -> None:
-    """Raise ValueError, naming key, value and valid values, where a setting is out of range by itself or beside
-    another."""
-    for key, is_valid, valid in _WITHIN:
-        value = _get(cfg, key, absent=None)
-        if (value is not None or key == "data.n_train") and not is_valid(value):
-            raise ValueError(f"{key}={value} is out of range: it must be {valid}")
-    for key, valid in _ONE_OF:
-        value = _get(cfg, key, absent=valid[0])
-        if value not in valid:
-            raise ValueError(f"{key}={value} is unknown: choose one of {', '.join(valid)}")
-    unknown = [name for name in _get(cfg, "sampler.features", absent=[]) if name not in NAMES]
-    if unknown:
-        raise ValueError(f"sampler.features has {', '.join(unknown)}: choose from {', '.join(NAMES)}")
-    if cfg.gain.mode == "exact" and cfg.sampler.name != "oracle":
-        raise ValueError(
-            f"gain.mode=exact needs sampler=oracle, not {cfg.sampler.name}: choose adaptive, off or replay"
-        )
-    if cfg.gain.mode == "replay" and not cfg.gain.record:
-        raise ValueError("gain.mode=replay needs gain.record: the folder of a recorded run")
-
-
-def check_against_data(cfg: Config, n: int) -> None:
-    """Raise ValueError where settings do not fit the n training examples."""
-    if cfg.batch_size > n:
-        raise ValueError(f"batch_size={cfg.batch_size} is larger than the n={n} training examples of {cfg.data.name}")
-    visits = _get(cfg, "sampler.visits", absent=None)
-    if visits is not None and n + visits > cfg.epochs * n:
-        raise ValueError(
-            f"sampler.visits={visits} is more than is visited: the uncertainty set is first learned after "
-            f"{n} + {visits} examples, the run ends after {cfg.epochs:g} epochs of {n}; it must be at most "
-            f"{max(0, int((cfg.epochs - 1) * n))}"
-        )
-
-
-def arm(cfg: Config) -> str:
-    """The name of the method and its control, e.g. `smoothed_0.1`, `rais_multiplier_off`, `uniform_rais_multiplier`."""
-    name = cfg.sampler.name
-    if name == "smoothed":
-        name = f"smoothed_{cfg.sampler.delta:g}"
-    if cfg.gain.mode == cfg.sampler.multiplier:
-        return name
-    return {"off": f"{name}_multiplier_off", "replay": f"{name}_rais_multiplier"}.get(
-        cfg.gain.mode, f"{name}_multiplier_{cfg.gain.mode}"
-    )
-
-
-def scientific(cfg: Config, replayed: str | None = None) -> dict[str, Any]:
-    """The settings that the numbers of a run depend on; `replayed` is the run_id of the replayed run, in place of
-    its path."""
-    settings = asdict(cfg)
-    for key in ("runs", "device", "threads", "wandb", "variant"):
-        del settings[key]
-    for key in ("augment", "outliers", "trace"):  # younger than the first records: absent where they are off
-        if not settings[key]:
-            del settings[key]
-    if cfg.data.name != "npz":  # there the path says which data they are
-        del settings["data"]["path"]
-    for option in fields(cfg.model):
-        if option.name != "name" and settings["model"][option.name] == option.default:
-            del settings["model"][option.name]
-    if cfg.gain.mode != "adaptive":
-        settings["gain"] = {"mode": cfg.gain.mode}
-    if cfg.gain.mode == "replay":
-        settings["gain"]["record"] = replayed
-    return settings
-
-
-def run_id(cfg: Config, replayed: str | None = None) -> str:
-    """Ten hexadecimal digits: the SHA-256 of the scientific settings."""
-    canonical = json.dumps(scientific(cfg, replayed), sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(canonical.encode()).hexdigest()[:10]
-
-
-def slug(text: str) -> str:
-    """`text` as a folder name."""
-    return re.sub(r"[^A-Za-z0-9_.-]", "-", text)
-
-
-def _get(cfg: Any, key: str, absent: Any) -> Any:
-    for part in key.split("."):
-        if not hasattr(cfg, part):
-            return absent
-        cfg = getattr(cfg, part)
-    return cfg

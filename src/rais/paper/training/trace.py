@@ -7,16 +7,16 @@ written anew at every evaluation, with the images that were drawn least and most
 | array    | shape        | meaning                                                                       |
 |----------|--------------|-------------------------------------------------------------------------------|
 | drawn    | (n,)         | int32, draws of each example with importance                                  |
-| labels   | (n,)         | int16                                                                         |
-| epoch    | (evals,)     | float64, examples used / n                                                    |
+| labels   | (n,)         | int32                                                                         |
+| epoch    | (evals,)     | float32, examples used / n                                                    |
 | norms    | (evals, K)   | float32, loss-layer norms of the same K random examples                       |
-| index    | (2k,)        | int64, the k least and then the k most often drawn, rarest and oftenest first |
+| index    | (2k,)        | int32, the k least and then the k most often drawn, rarest and oftenest first |
 | images   | (2k, c, h, w)| uint8                                                                         |
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -46,6 +46,15 @@ class Trace:
     def count(self, draw: Draw) -> None:
         """Take in a minibatch: each draw whose weight is not exactly 1."""
         self.drawn.index_add_(0, draw.index, (draw.weight != 1).to(torch.int32))
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return everything that was counted and measured so far."""
+        return {"drawn": self.drawn.clone(), "epochs": list(self.epochs), "norms": list(self.norms)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue exactly where `state` was taken."""
+        self.drawn.copy_(state["drawn"])
+        self.epochs, self.norms = list(state["epochs"]), list(state["norms"])
 
     def write(self, parts: Parts, record: Record, *, epoch: float) -> None:
         """Measure norms at the current parameters and write everything kept so far."""

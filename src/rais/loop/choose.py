@@ -1,0 +1,63 @@
+"""What the engine's arguments stand for, and what it refuses to work with.
+
+The one place where an optimizer meets a gain ratio: r was derived for SGD, and what serves another optimizer is to be
+measured before it is chosen here.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from rais.gain import Adaptive, FromParts, Off
+from rais.loop.outliers import OutlierCap
+from rais.sampling.base import Sampler
+from rais.sampling.uniform import Uniform
+
+
+def choose_gain(gain: Any, optimizer: Optimizer, sampler: Sampler, parameters: list[Tensor], every: int) -> Any:
+    """The gain ratio that `gain` names. r was derived for SGD; what serves other optimizers is to be measured.
+
+    Raises:
+        ValueError: an unknown name, or "auto" for an optimizer that r was not derived for.
+    """
+    device = parameters[0].device
+    if not isinstance(gain, str):
+        return gain
+    if gain == "off" or (gain == "auto" and isinstance(sampler, Uniform)):  # uniform draws: r = 1 anyway
+        return Off(device=device)
+    optimizer = getattr(optimizer, "optimizer", optimizer)  # frameworks wrap it
+    if gain == "sgd" or (gain == "auto" and isinstance(optimizer, torch.optim.SGD)):
+        return Adaptive(FromParts(parameters, m=sampler.m, every=every))
+    if gain == "auto":
+        raise ValueError(
+            f"gain='auto' does not guess for {type(optimizer).__name__}, because r was derived for SGD: choose "
+            "gain='off' for its plain learning rate, or gain='sgd' to multiply it by r all the same"
+        )
+    raise ValueError(f"gain={gain!r} is unknown: choose 'auto', 'sgd', 'off' or an object of rais.gain")
+
+
+def choose_outliers(outliers: Any, device: torch.device) -> Any:
+    return OutlierCap(outliers, device=device) if isinstance(outliers, int | float) else outliers
+
+
+def refuse_sharded(model: nn.Module | None, parameters: list[Tensor]) -> None:
+    """Refuse what no rank has whole: its gradients give neither φ nor one r.
+
+    Raises:
+        ValueError: FSDP's parameters or modules, or an optimizer without parameters.
+    """
+    if not parameters:
+        raise ValueError("the optimizer has no parameter that requires a gradient: nothing would be trained")
+    names = {type(p).__name__ for p in parameters} | {type(p.data).__name__ for p in parameters}
+    modules = [] if model is None else [type(module).__name__ for module in model.modules()]
+    if names & {"DTensor", "FlatParameter"} or any(
+        "FullyShardedDataParallel" in x or x.startswith("FSDP") for x in modules
+    ):
+        raise ValueError(
+            "FSDP (FullyShardedDataParallel, fully_shard) is not supported: no rank has a whole gradient; use "
+            "DistributedDataParallel, or one GPU"
+        )

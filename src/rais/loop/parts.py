@@ -1,0 +1,67 @@
+"""Squared gradients of the parts of a minibatch, heard while the backward passes run.
+
+Hooks on the parameters see each part's gradient before it is accumulated, averaged over ranks, unscaled or clipped.
+So no graph is kept, and nothing depends on what the loop does with `.grad` afterwards.
+
+| paper   | code         | shape | unit                                                            |
+|---------|--------------|-------|-----------------------------------------------------------------|
+| m_k     | sizes        | (k,)  | examples of part k                                              |
+| ‖g_k‖²  | close()      | (k,)  | of the mean loss of part k, (1/m_k) Σ_{j∈k} weight_j ∇f_j       |
+|         | factors      | (k,)  | what the part's mean loss was multiplied by before its backward |
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+
+class PartSquares:
+    """Listens from `open` to `close`, to the part that was begun last."""
+
+    def __init__(self) -> None:
+        self.handles: list[torch.utils.hooks.RemovableHandle] = []
+        self.sizes: list[int] = []
+        self.factors: list[float | Tensor] = []
+        self.norms: list[list[Tensor]] = []
+
+    @property
+    def is_open(self) -> bool:
+        return bool(self.handles)
+
+    def open(self, parameters: Sequence[Tensor]) -> None:
+        self.handles = [p.register_hook(self._hear) for p in parameters]
+
+    def begin(self, size: int, factor: float | Tensor) -> None:
+        """What is heard from now on is `factor` times the gradient of the mean loss of `size` examples."""
+        self.sizes.append(size)
+        self.factors.append(factor)
+        self.norms.append([])
+
+    def add(self, gradients: Sequence[Tensor | None]) -> None:
+        """Take in gradients that no backward pass brings."""
+        for gradient in gradients:
+            if gradient is not None:
+                self._hear(gradient)
+
+    def _hear(self, gradient: Tensor) -> None:
+        values = gradient.coalesce().values() if gradient.is_sparse else gradient
+        values = values.detach()
+        self.norms[-1].append(torch.linalg.vector_norm(values, dtype=torch.promote_types(values.dtype, torch.float32)))
+
+    def close(self, device: torch.device) -> tuple[list[int], Tensor]:
+        """m_k and ‖g_k‖² (k,) float64 of the parts since `open`; nothing is listened to any more."""
+        squares = []
+        for norms, factor in zip(self.norms, self.factors, strict=True):
+            each = torch.stack([x.to(device, torch.float64) for x in norms]) if norms else torch.zeros(1)
+            squares.append((each.to(device, torch.float64) / factor).square().sum())
+        sizes = self.sizes
+        self.drop()
+        return sizes, torch.stack(squares)
+
+    def drop(self) -> None:
+        for handle in self.handles:
+            handle.remove()
+        self.handles, self.sizes, self.factors, self.norms = [], [], [], []
