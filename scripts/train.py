@@ -106,7 +106,7 @@ def outcome(folder: Path, title: str, into: Path) -> tuple[dict[str, float], Pat
 
     records = read.load_beside_uniform(folder)
     number = speedup.paired_speedup(records)
-    picture, _ = figures.save(fig4_curves.curves(style.runs_by_arm(records), title), into / "learning_curves")
+    picture, *_ = figures.save(fig4_curves.curves(style.runs_by_arm(records), title), into / "learning_curves")
     return {} if math.isnan(number) else {"speedup_examples": number}, picture
 
 
@@ -119,3 +119,7 @@ if __name__ == "__main__":
         sys.exit(f"rais: {config.explain(error)}")
     except KeyboardInterrupt:
         sys.exit(130)
+    except Exception as error:
+        if not sweeps.was_broken_by(error):
+            raise
+        sys.exit(1)

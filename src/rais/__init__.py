@@ -8,6 +8,7 @@ from rais.batch_norm import prepare
 from rais.gain import Adaptive, Consecutive, ExactScale, Exponential, FromParts, HalfBatch, InverseSqrt, Minibatch
 from rais.gradnorm import exact_norms, output_norm, softmax_cross_entropy_norm
 from rais.loop.engine import Engine
+from rais.loop.loader import Loader
 from rais.loop.outliers import OutlierCap
 from rais.sampling import RAIS, Draw, Oracle, Sampler, Smoothed, Uniform
 
@@ -24,6 +25,7 @@ __all__ = [
     "FromParts",
     "HalfBatch",
     "InverseSqrt",
+    "Loader",
     "Minibatch",
     "Oracle",
     "OutlierCap",

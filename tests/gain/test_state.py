@@ -70,9 +70,9 @@ def test_another_setting_is_refused_with_both_values(change: dict, message: str)
 @pytest.mark.parametrize(
     "spoil, message",
     [
-        (lambda s: s.pop("phi.averages.value"), "missing.*averages.value"),
+        (lambda s: s.pop("phi.averages.sums"), "missing.*averages.sums"),
         (lambda s: s.update(more=1), "unknown.*more"),
-        (lambda s: s.update({"phi.averages.value": torch.zeros(3)}), r"value is a Tensor of shape \(3,\).*\(2,\)"),
+        (lambda s: s.update({"phi.averages.sums": torch.zeros(2)}), r"sums is a Tensor of shape \(2,\).*\(3,\)"),
         (lambda s: s.update({"phi.iteration": torch.zeros(3)}), "iteration is a Tensor.*a int"),
         (lambda s: s.update({"phi.kind": "Consecutive"}), "kind='Consecutive'.*kind='HalfBatch'"),
         (lambda s: s.update(version=0), "version=0.*version=1"),
@@ -82,7 +82,7 @@ def test_another_setting_is_refused_with_both_values(change: dict, message: str)
 )
 def test_a_spoilt_state_is_refused_before_anything_is_overwritten(spoil, message: str) -> None:
     state, into = adaptive().state_dict(), adaptive()
-    into.moments.value += 1
+    into.moments.sums += 1
     before = into.state_dict()
     spoil(state)
     with pytest.raises(ValueError, match=message) as caught:

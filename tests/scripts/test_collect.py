@@ -45,7 +45,9 @@ def test_a_second_time_nothing_is_left_to_copy(run_writer, tmp_path, capsys):
     ("change", "reason"),
     [
         ({"dirty": True}, "its code was not committed: commit, delete the folder and run again: python scripts"),
-        ({"dirty": None}, "its code was not committed"),
+        ({"dirty": None}, "which code made it is unknown (run from a clone of this project)"),
+        ({"dirty": None, "commit_unknown": "git does not trust"}, "which code made it is unknown (git does not trust)"),
+        ({"record_sha256": "0" * 64}, "is not the record that was finished, its checksum differs"),
         ({"status": "running"}, "it is interrupted: run it again: python scripts/train.py"),
         ({"status": "failed"}, "it is failed"),
     ],
@@ -56,7 +58,7 @@ def test_what_is_refused_is_named_and_the_rest_copied(run_writer, tmp_path, caps
     assert run(tmp_path) == 1
     assert kept(tmp_path) == ["digits/uniform/seed0-uniform0"]
     printed = capsys.readouterr().out
-    assert "digits/rais/seed0-rais0: " + reason in printed
+    assert "digits/rais/seed0-rais0: " in printed and reason in printed
     assert "1 copied, 0 already there, 1 refused" in printed
 
 
@@ -105,6 +107,35 @@ def test_two_runs_of_one_seed_are_both_refused(run_writer, tmp_path, capsys):
     assert run(tmp_path) == 1
     assert kept(tmp_path) == []
     assert capsys.readouterr().out.count("2 runs of this task, arm, variant and seed: delete the others") == 2
+
+
+def test_runs_of_several_machines_are_taken_together(run_writer, tmp_path, capsys):
+    def made_on(machine: str, arm: str, loss: float) -> None:
+        folder = run_writer(arm, 0, (0, 1000), {"train_loss": [2.0, loss]})
+        shutil.copytree(folder, tmp_path / machine / folder.relative_to(tmp_path / "records"))
+        shutil.rmtree(folder)
+
+    for machine, arm in (("here", "rais"), ("there", "rais"), ("there", "uniform")):
+        made_on(machine, arm, 0.5)
+    roots = [str(tmp_path / machine) for machine in ("here", "there")]
+    arguments = ["--runs", *roots, "--records", str(tmp_path / "kept")]
+    assert collect.main(arguments) == 0
+    assert kept(tmp_path) == ["digits/rais/seed0-rais0", "digits/uniform/seed0-uniform0"]
+    for machine, loss in (("here", 0.5), ("there", 0.25)):
+        made_on(machine, "smoothed_0", loss)
+    assert collect.main(arguments) == 1
+    assert capsys.readouterr().out.count("2 runs of this task, arm, variant and seed: delete the others") == 2
+    assert len(kept(tmp_path)) == 2
+
+
+def test_a_damaged_record_among_those_kept_is_named_and_stops_nothing(run_writer, tmp_path, capsys):
+    run_writer("rais", 0, *CURVE)
+    run(tmp_path)
+    (tmp_path / "kept/digits/rais/seed0-rais0/meta.json").write_text("")
+    run_writer("uniform", 0, *CURVE)
+    assert run(tmp_path) == 1
+    assert "digits/uniform/seed0-uniform0" in kept(tmp_path)
+    assert "it is in the records already and damaged" in capsys.readouterr().out
 
 
 def test_no_runs(tmp_path):

@@ -47,7 +47,7 @@ def records(runs: Path) -> dict[str, dict]:
 GRID = {f"digits/{arm}/{seed}" for arm in ("uniform", "smoothed_0.1") for seed in (0, 1)}
 
 
-@pytest.mark.parametrize("launcher", ["joblib", "submitit_local"])
+@pytest.mark.parametrize("launcher", ["side_by_side", "submitit_local"])
 def test_launcher_runs_a_sweep_of_complete_runs(launcher: str, tmp_path: Path) -> None:
     ended = sweep(tmp_path, f"hydra/launcher={launcher}", "sampler=uniform,smoothed", "seed=0,1")
     assert ended.returncode == 0, ended.stderr
@@ -62,7 +62,9 @@ def test_launcher_runs_a_sweep_of_complete_runs(launcher: str, tmp_path: Path) -
     assert not list(tmp_path.glob("sweeps/*/*/")), "a folder at this depth would be read as a run"
 
 
-@pytest.mark.parametrize("launcher", [("basic",), ("joblib", "hydra.launcher.n_jobs=1")], ids=lambda words: words[0])
+@pytest.mark.parametrize(
+    "launcher", [("basic",), ("side_by_side", "hydra.launcher.n_jobs=1")], ids=lambda words: words[0]
+)
 def test_a_failing_job_is_listed_and_the_others_run(launcher: tuple[str, ...], tmp_path: Path) -> None:
     name, *settings = launcher
     ended = sweep(tmp_path, f"hydra/launcher={name}", *settings, "sampler=uniform", "seed=0,-1,1,2")
@@ -84,6 +86,43 @@ def test_an_unknown_key_ends_a_sweep_before_its_first_job(tmp_path: Path) -> Non
     ended = sweep(tmp_path, "sampler=uniform", "seed=0,1", "sampler.delta=0.1")
     assert ended.returncode == 1 and ended.stderr.startswith("rais: sampler.delta is no setting")
     assert not records(tmp_path)
+
+
+def owner_of(runs: Path, seed: int) -> int:
+    """The process that trains that seed, once its first checkpoint is there."""
+    end = time.monotonic() + 120
+    while time.monotonic() < end:
+        for path in runs.glob(f"digits/*/seed{seed}-*/checkpoint.pt"):
+            return json.loads((path.parent / "run.lock").read_text())["pid"]
+        time.sleep(0.05)
+    raise AssertionError("no checkpoint in two minutes")
+
+
+LONG = ("sampler=uniform", "seed=0,1", "epochs=150")
+
+
+def test_a_killed_worker_is_listed_and_the_others_finish(tmp_path: Path) -> None:
+    arguments = command(tmp_path, *LONG, "hydra/launcher=side_by_side")
+    with subprocess.Popen(arguments, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        os.kill(owner_of(tmp_path, 0), signal.SIGKILL)
+        out, err = process.communicate(timeout=300)
+    assert process.returncode == 1 and "sweep of 2: 1 done, 0 diverged, 1 failed" in out
+    assert re.search(r"^failed: .*seed=0.*: its process ended without a result", err, re.MULTILINE)
+    assert records(tmp_path)["digits/uniform/1"]["status"] == "done"
+
+
+@pytest.mark.slow
+def test_a_killed_submitit_worker_is_listed_and_the_next_call_takes_its_run_over(tmp_path: Path) -> None:
+    arguments = command(tmp_path, *LONG, "hydra/launcher=submitit_local")
+    with subprocess.Popen(arguments, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        os.kill(owner_of(tmp_path, 0), signal.SIGKILL)
+        _, err = process.communicate(timeout=300)
+    assert process.returncode == 1 and re.search(r"^failed: .*seed=0.*: its process ended without", err, re.MULTILINE)
+    again = subprocess.run(arguments, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert again.returncode == 0, again.stderr
+    made = records(tmp_path)
+    assert {meta["status"] for meta in made.values()} == {"done"}
+    assert len(made["digits/uniform/0"]["resumed"]) == 1
 
 
 def is_training(runs: Path) -> bool:
@@ -166,7 +205,43 @@ def test_an_interrupt_is_passed_on(job: DictConfig, tmp_path: Path) -> None:
 
     with pytest.raises(KeyboardInterrupt):
         sweeps.guard(run, job)
-    assert list(tmp_path.iterdir()) == []
+    assert entry(tmp_path)["status"] == "started"
+
+
+def test_a_job_that_left_no_result_is_listed_as_dead(
+    job: DictConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sweeps.begin(tmp_path, 3, ["task=digits", "seed=7"])
+    with pytest.raises(SystemExit) as ended:
+        sweeps.Report().on_multirun_end(job)
+    assert ended.value.code == 1
+    assert "failed: task=digits seed=7: its process ended without a result" in capsys.readouterr().err
+
+
+def test_a_sweep_that_its_launcher_gave_up_is_reported(
+    job: DictConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sweeps.Report, "under_way", None)
+    assert not sweeps.was_broken_by(RuntimeError("a worker was killed"))
+    monkeypatch.setattr(sweeps.Report, "under_way", job)
+    sweeps.begin(tmp_path, 3, ["task=digits", "seed=7"])
+    assert sweeps.was_broken_by(RuntimeError("a worker was killed"))
+    printed = capsys.readouterr().err
+    assert "the launcher ended the sweep: RuntimeError: a worker was killed" in printed and "seed=7: its" in printed
+
+
+def test_a_hangup_ends_a_run_unless_it_is_ignored() -> None:
+    code = (
+        "import os, signal, sys, sweeps\n"
+        "signal.signal(signal.SIGHUP, getattr(signal, sys.argv[1]))\n"
+        "sweeps.end_on_signals()\n"
+        "try: os.kill(os.getpid(), signal.SIGHUP); print('goes on')\n"
+        "except KeyboardInterrupt: print('ends')\n"
+    )
+    for before, what in (("SIG_DFL", "ends"), ("SIG_IGN", "goes on")):
+        command = [sys.executable, "-c", code, before]
+        ended = subprocess.run(command, cwd=ROOT / "scripts", capture_output=True, text=True, check=True)
+        assert ended.stdout.strip() == what
 
 
 @pytest.mark.parametrize("job", ["RUN"], indirect=True)
@@ -199,15 +274,15 @@ def launching(name: str) -> DictConfig:
         return compose("config", [f"hydra/launcher={name}"], return_hydra_config=True)
 
 
-@pytest.mark.parametrize("name", ["joblib", "submitit_local", "submitit_slurm"])
+@pytest.mark.parametrize("name", ["submitit_local", "submitit_slurm"])
 def test_a_launcher_that_is_not_installed_names_the_cure(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     composed = launching(name)
     monkeypatch.setitem(sys.modules, composed.hydra.launcher._target_.rpartition(".")[0], None)
-    with pytest.raises(SystemExit, match=rf"hydra/launcher={name} .*pip install 'rais\[sweep\]'"):
+    with pytest.raises(SystemExit, match=rf"hydra/launcher={name} .*pip install 'rais-sgd\[sweep\]'"):
         sweeps.Report().on_multirun_start(launching(name))
 
 
-@pytest.mark.parametrize("name", ["basic", "joblib", "submitit_local", "submitit_slurm"])
+@pytest.mark.parametrize("name", ["basic", "side_by_side", "submitit_local", "submitit_slurm"])
 def test_workers_of_an_installed_launcher_find_this_script(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", "already there")
     sweeps.Report().on_multirun_start(launching(name))

@@ -16,13 +16,16 @@ are not finite leaves them as they were, without anyone waiting to find out.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
 
 from rais.gain.state import Stateful
 from rais.sampling.base import Draw
+
+if TYPE_CHECKING:
+    from jaxtyping import Float, Float64
 
 
 class Minibatch(NamedTuple):
@@ -44,7 +47,7 @@ class Minibatch(NamedTuple):
 class RunningMean(Stateful):
     """Bias-corrected moving averages of a vector: weights ∝ (1−α)^age over the updates so far, summing to 1.
 
-    `value` (size,) float64, or (rates, size) where `alpha` is a sequence of rates; 0 before the first update. An
+    `value` (size,) float64, or (rates, size) where `alpha` is a sequence of rates; NaN before the first update. An
     update with a NaN or an infinity in it counts for nothing.
 
     >>> mean = RunningMean(1, 0.5)
@@ -58,7 +61,7 @@ class RunningMean(Stateful):
     """
 
     _settings = ("alpha",)
-    _entries = ("value", "total")
+    _entries = ("sums",)
 
     def __init__(self, size: int, alpha: float | Sequence[float], *, device: torch.device | str = "cpu") -> None:
         rates = torch.tensor(alpha, dtype=torch.float64)
@@ -66,21 +69,22 @@ class RunningMean(Stateful):
             raise ValueError(f"alpha={alpha} must be in (0, 1]: it is the rate of a moving average")
         self.alpha = rates.tolist()
         self.rates = rates[..., None].to(device)
-        self.value = torch.zeros(*rates.shape, size, dtype=torch.float64, device=device)
-        self.total = torch.zeros_like(self.rates)  # 1 − (1−α)^updates
+        self.one = torch.ones(1, dtype=torch.float64, device=device)
+        # Averages that start at 0, and last the same average of 1, which is 1 − (1−α)^updates: its share is the bias.
+        self.sums = torch.zeros(*rates.shape, size + 1, dtype=torch.float64, device=device)
+
+    @property
+    def value(self) -> Tensor:
+        return self.sums[..., :-1] / self.sums[..., -1:]
 
     def update(self, value: Tensor) -> None:
         """Take in `value` (size,)."""
-        value = value.to(torch.float64)
-        is_finite = torch.isfinite(value).all()
-        rates = self.rates * is_finite
-        self.total = self.total + rates * (1 - self.total)
-        # Before the first finite value both are 0; without the bound that would be 0/0.
-        share = rates / self.total.clamp_min(torch.finfo(torch.float64).tiny)
-        self.value = torch.lerp(self.value, torch.where(is_finite, value, self.value), share)
+        value = torch.cat([value, self.one])
+        rates = self.rates * torch.isfinite(value.sum())  # 0 where it is not: lerp then leaves everything
+        self.sums = torch.lerp(self.sums, value.nan_to_num(0.0, 0.0, 0.0), rates)
 
 
-def minibatch_moments(batch: Minibatch) -> Tensor:
+def minibatch_moments(batch: Minibatch) -> Float64[Tensor, " 2"]:
     """E‖g_U1‖² and E‖g_1‖² as one minibatch estimates them, (2,) float64, in units of its `mean_norm`².  [ours]
 
     Norms fall by orders of magnitude in training; over the mean that their distribution predicts they stay near 1, so
@@ -94,7 +98,9 @@ def minibatch_moments(batch: Minibatch) -> Tensor:
     return (both * both[1]).mean(1)
 
 
-def exact_moments(v: Tensor, weight: Tensor, full_gradient_sq: Tensor, m: int) -> dict[str, Tensor]:
+def exact_moments(
+    v: Float[Tensor, " n"], weight: Float[Tensor, " n"], full_gradient_sq: Float[Tensor, ""], m: int
+) -> dict[str, Float[Tensor, ""]]:
     """`gain_ratio`, `rho` and `phi` from the norms v (n,) = ‖∇f_i‖, the weights (n,) = 1/(n p_i) and ‖∇F‖² ().
     [derived, docs/derivations.md: moments; gain ratio]
 

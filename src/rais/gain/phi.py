@@ -22,12 +22,16 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from rais.gain.moments import Minibatch, RunningMean
 from rais.gain.state import Stateful
+
+if TYPE_CHECKING:
+    from jaxtyping import Float, Float64
 
 MEMORY = 3
 SMALLEST = 1e-3
@@ -80,19 +84,19 @@ class Phi(Stateful):
         """Whether `update` needs the graph of `Minibatch.weighted`: `backward(retain_graph=phi.needs_graph)`."""
         return False
 
-    def update(self, batch: Minibatch, sampled_one: Tensor) -> None:
-        """Take in a minibatch; `sampled_one` is the running E‖g_1‖² in units of (batch.draw.mean_norm)²."""
+    def update(self, batch: Minibatch) -> None:
+        """Take in a minibatch, measured where it is due and its draw has a `mean_norm`."""
         if batch.draw.mean_norm is None:
             return
         m = len(batch.draw.index)
         if self.is_due and m > 1:
-            self._measure(batch, sampled_one)
+            self._measure(batch)
         if m != self.size:
             self._set(m)
         self.iteration += 1
 
     @abstractmethod
-    def _measure(self, batch: Minibatch, sampled_one: Tensor) -> None:
+    def _measure(self, batch: Minibatch) -> None:
         """Compare gradients and average what was found."""
 
     def _take(self, full_sq: Tensor, whole_sq: Tensor, m: int, unit: float | Tensor) -> None:
@@ -135,8 +139,8 @@ class FromParts(Phi):
     def update_from_parts(
         self,
         sizes: Sequence[int],
-        part_sq: Tensor,
-        whole_sq: Tensor,
+        part_sq: Float[Tensor, " k"],
+        whole_sq: Float[Tensor, ""],
         mean_norm: float | Tensor | None,
         *,
         scale: float | Tensor = 1.0,
@@ -157,7 +161,7 @@ class FromParts(Phi):
         if mean_norm is not None:
             self._take(full_sq, whole_sq.to(torch.float64), sum(sizes), unit_of(mean_norm, scale))
 
-    def _measure(self, batch: Minibatch, sampled_one: Tensor) -> None:
+    def _measure(self, batch: Minibatch) -> None:
         pass
 
 
@@ -173,7 +177,7 @@ class HalfBatch(FromParts):
     >>> phi = HalfBatch([w], m=2)
     >>> weighted = torch.tensor([[1.0, 1.0], [1.0, -1.0]]) @ w  # two gradients at right angles: nothing but noise
     >>> draw = Draw(torch.tensor([0, 1]), torch.ones(2), mean_norm=1.0)
-    >>> phi.update(Minibatch(draw, norm=torch.ones(2), weighted=weighted), sampled_one=torch.tensor(1.0))
+    >>> phi.update(Minibatch(draw, norm=torch.ones(2), weighted=weighted))
     >>> phi.value.item()
     1.0
     """
@@ -182,7 +186,7 @@ class HalfBatch(FromParts):
     def needs_graph(self) -> bool:
         return self.is_due
 
-    def _measure(self, batch: Minibatch, sampled_one: Tensor) -> None:
+    def _measure(self, batch: Minibatch) -> None:
         m = len(batch.draw.index)
         if batch.weighted.shape != (m,) or not batch.weighted.requires_grad:
             raise ValueError(
@@ -206,7 +210,9 @@ class HalfBatch(FromParts):
         return [torch.zeros_like(p) if g is None else g for p, g in zip(self.parameters, found, strict=True)]
 
 
-def full_gradient_sq(sizes: Sequence[int], part_sq: Tensor, whole_sq: Tensor) -> Tensor:
+def full_gradient_sq(
+    sizes: Sequence[int], part_sq: Float[Tensor, " k"], whole_sq: Float[Tensor, ""]
+) -> Float64[Tensor, ""]:
     """‖∇F‖² ≈ (m²‖g‖² − Σ m_k²‖g_k‖²)/(m² − Σ m_k²), () float64, from parts of m_k = `sizes` examples.
     [derived, docs/derivations.md: phi from parts]
 

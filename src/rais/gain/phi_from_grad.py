@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rais.gain.moments import Minibatch, RunningMean
+from rais.gain.moments import Minibatch, RunningMean, minibatch_moments
 from rais.gain.phi import MEMORY, Phi, inner, unit_of, widened
 from rais.gradnorm import exact_norms
 
@@ -36,7 +36,7 @@ class Consecutive(_FromGrad):
     >>> draw = Draw(torch.tensor([0, 1]), torch.ones(2), mean_norm=1.0)
     >>> for gradient in (1.0, 1.0):  # the same twice: no noise but that of m examples in their mean
     ...     w.grad = torch.tensor([gradient])
-    ...     phi.update(Minibatch(draw, torch.ones(2), torch.ones(2)), sampled_one=torch.tensor(1.0))
+    ...     phi.update(Minibatch(draw, torch.ones(2), torch.ones(2)))
     >>> phi.value.item()  # 1 − (1/2) · 1
     0.5
     """
@@ -47,7 +47,7 @@ class Consecutive(_FromGrad):
         super().__init__(parameters, m=m, alpha=alpha)
         self.previous: list[Tensor] = []
 
-    def _measure(self, batch: Minibatch, sampled_one: Tensor) -> None:
+    def _measure(self, batch: Minibatch) -> None:
         assert batch.draw.mean_norm is not None  # nothing is averaged before there is one
         gradient = [g.to(widened(g)) / batch.scale for g in self._gradient()]
         previous, self.previous = self.previous, gradient
@@ -98,15 +98,15 @@ class ExactScale(_FromGrad):
         self.model, self.loss, self.few = model, loss, min(few, m)
         self.moments = RunningMean(2, alpha / MEMORY, device=self.device)  # E‖g_1‖² as observed, and m‖g‖²
 
-    def update(self, batch: Minibatch, sampled_one: Tensor) -> None:
+    def update(self, batch: Minibatch) -> None:
         if batch.draw.mean_norm is not None:
             gradient = self._gradient()
             unit = unit_of(batch.draw.mean_norm, batch.scale)
             whole = len(batch.draw.index) * inner(gradient, gradient) / unit**2
-            self.moments.update(torch.stack([sampled_one, whole]))
-        super().update(batch, sampled_one)
+            self.moments.update(torch.stack([minibatch_moments(batch)[1], whole]))
+        super().update(batch)
 
-    def _measure(self, batch: Minibatch, sampled_one: Tensor) -> None:
+    def _measure(self, batch: Minibatch) -> None:
         if batch.inputs is None or batch.targets is None:
             raise ValueError("ExactScale takes exact norms: it needs Minibatch(…, inputs=x, targets=y)")
         assert batch.draw.mean_norm is not None  # nothing is averaged before there is one

@@ -25,7 +25,7 @@ on the device: no method here waits for it.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor
@@ -33,6 +33,9 @@ from torch import Tensor
 from rais.gain.moments import Minibatch, RunningMean, minibatch_moments
 from rais.gain.phi import Phi
 from rais.gain.state import Stateful
+
+if TYPE_CHECKING:
+    from jaxtyping import Float64
 
 FASTER = 10  # How much faster the second average of ρ forgets [ours, measured]
 
@@ -98,14 +101,14 @@ class Adaptive(Stateful):
     @property
     def rhos(self) -> Tensor:
         """ρ by the slow and by the fast average, (2,) float64; 1 where nothing is known, or all norms are 0."""
-        uniform_one, sampled_one = self.moments.value.unbind(1)
+        uniform_one, sampled_one, _ = self.moments.sums.unbind(1)  # their quotient needs no correction for bias
         return (uniform_one / sampled_one).nan_to_num(nan=1.0)
 
     @property
     def rho(self) -> Tensor:
         return self.rhos.min()
 
-    def update(self, batch: Minibatch) -> Tensor:
+    def update(self, batch: Minibatch) -> Float64[Tensor, ""]:
         """Take in a minibatch; returns r, () float64 on the device.
 
         Raises:
@@ -119,7 +122,7 @@ class Adaptive(Stateful):
         if batch.draw.mean_norm is None:
             return self.one
         self.moments.update(minibatch_moments(batch))
-        self.phi.update(batch, sampled_one=self.moments.value[0, 1])
+        self.phi.update(batch)
         return torch.lerp(self.one, self.rho, self.phi.value)  # r = 1 + φ(ρ − 1)
 
     def diagnostics(self) -> dict[str, float]:

@@ -30,6 +30,7 @@ from rais.loop.choose import choose_gain, choose_outliers, refuse_sharded
 from rais.loop.flight import Flight
 from rais.loop.gradients import are_finite, unscale
 from rais.loop.graph import has_unweighted_statistics, norm_of
+from rais.loop.loader import Loader
 from rais.loop.minibatch import Part, check_factors, in_order, join, span, whole_size
 from rais.loop.parts import PartSquares
 from rais.loop.ranks import Ranks, answering
@@ -96,7 +97,7 @@ class Engine:
     def __init__(
         self,
         optimizer: Optimizer,
-        source: Any,
+        source: Sampler | Loader,
         *,
         model: nn.Module | None = None,
         scheduler: Any = None,
@@ -107,8 +108,15 @@ class Engine:
         phi_every: int = PHI_EVERY,
         group: Any = None,
     ) -> None:
-        self.loader = None if isinstance(source, Sampler) else source
-        self.sampler: Sampler = source if self.loader is None else source.sampler
+        if not isinstance(source, Sampler | Loader):
+            raise ValueError(
+                f"the source of draws is a {type(source).__name__}: pass a sampler, RAIS(n=…, m=…, seed=…) for one, or "
+                "a rais.Loader of it"
+            )
+        self.loader = source if isinstance(source, Loader) else None
+        if self.loader is not None and group is not None and group is not self.loader.ranks.group:
+            raise ValueError("the group of a Loader's draws is the Loader's: pass group to it, not to Engine")
+        self.sampler = source.sampler if isinstance(source, Loader) else source
         self.optimizer, self.budget = optimizer, budget
         refuse_sharded(model, self.parameters)
         self.ranks = Ranks(group) if self.loader is None else self.loader.ranks
@@ -118,6 +126,8 @@ class Engine:
         self.pace = Pace(self.rate.schedule, device=self.device)
         self.gain = choose_gain(gain, optimizer, self.sampler, self.parameters, phi_every)
         self.outliers = choose_outliers(outliers, self.device)
+        if self.outliers is not None and self.ranks.count > 1:
+            raise ValueError("outliers on several ranks: each would limit weights by a mean of its part; leave it out")
         self.needs_norms = self.sampler.needs_norms or self.gain.needs_norms or self.outliers is not None
         self.check_every = check_every or (1 if self.device.type == "cpu" else 32)
         self.mark: Callable[[str], None] = nothing
@@ -128,11 +138,10 @@ class Engine:
         self._parts: list[Part] = []
         self._factors: list[float | Tensor] = []
         self._pending = 0  # losses handed out whose backward has not begun
-        is_weighted = model is not None and not isinstance(self.sampler, Uniform)  # uniform draws weigh 1
-        self._weighted = batch_norm.Weighted(model) if is_weighted else None
+        weighs_one = isinstance(self.sampler, Uniform)
+        self._weighted = None if model is None or weighs_one else batch_norm.Weighted(model)
         self._weights: Any = None  # the context in which the model's layers have weights
         self._weighed: Any = None  # whose they are
-        self._whole: Draw | None = None
         if self.loader is not None:
             self.loader.engine = self
 
@@ -217,7 +226,7 @@ class Engine:
         share = self._share(part)
         factor = 1.0 if scaler is None else scaler.get_scale()
         self._factors.append(factor)
-        if self._measures_phi(draw):
+        if self.measures_phi(draw):
             if not self.squares.is_open:
                 self.squares.open(self.parameters)
             pieces = self._halves(part) if self._is_whole(draw) else [(len(draw.index), part.weighted.sum())]
@@ -250,13 +259,13 @@ class Engine:
         share = self._share(part)
         self._pending += 1
         share.register_hook(self._hear(draw))
-        if self._measures_phi(draw) and self._is_whole(draw):
+        if self.measures_phi(draw) and self._is_whole(draw):
             for size, total in self._halves(part):
                 self.squares.begin(size, size / len(draw.index))
                 self.squares.add(
                     torch.autograd.grad(total / len(draw.index), self.parameters, retain_graph=True, allow_unused=True)
                 )
-        elif self._measures_phi(draw) and not self.squares.is_open:
+        elif self.measures_phi(draw) and not self.squares.is_open:
             self.squares.open(self.parameters)
         return share
 
@@ -287,6 +296,11 @@ class Engine:
                 f"losses have shape {tuple(losses.shape)}, the draw has {len(draw.index)} examples: one loss for each "
                 f"is needed; {cure}"
             )
+        if self.gain.needs_graph and not self._is_whole(draw):
+            raise ValueError(
+                "this gain's φ needs the whole minibatch in one backward pass, and this is a part of it: use "
+                "gain='auto', whose φ comes from the parts, or FromParts in place of HalfBatch"
+            )
         if self._weighted is not None and self._weighed != span(draw):
             raise RuntimeError(
                 "batch normalisation has the weights of other examples than these: for micro-batches, call "
@@ -312,13 +326,17 @@ class Engine:
 
     def _share(self, part: Part) -> Tensor:
         """The part's share of the minibatch's mean loss; times the ranks, over which gradients are averaged."""
+        if self.ranks.count == 1 and self._is_whole(part.draw):
+            return part.weighted.mean()
         return part.weighted.sum() * (self.ranks.count / whole_size(part.draw))
 
     def _halves(self, part: Part) -> list[tuple[int, Tensor]]:
         half = len(part.weighted) // 2
         return [(half, part.weighted[:half].sum()), (len(part.weighted) - half, part.weighted[half:].sum())]
 
-    def _measures_phi(self, draw: Draw) -> bool:
+    def measures_phi(self, draw: Draw) -> bool:
+        """Whether φ is measured with this draw. A loop that works such a draw off in two parts, where it can, spares
+        the second backward pass over the whole."""
         phi = getattr(self.gain, "phi", None)
         return type(phi) is FromParts and draw.mean_norm is not None and phi.is_due
 
@@ -348,7 +366,7 @@ class Engine:
             check_factors(self._factors, scaler)
         if scaler is not None:
             unscale(scaler, self.optimizer)
-        self._whole, batch = join(self._parts, self.flight, self.ranks)
+        whole, batch = join(self._parts, self.flight, self.ranks)
         if (looks or scaler is not None) and not are_finite(self._gradients(), batch.norm):
             self._count_skipped()
             self.skip(batch.draw)
@@ -358,9 +376,9 @@ class Engine:
         if self.squares.sizes:
             self._measure_phi(batch.draw)
         if self.ranks.count > 1 and self.iteration % COMPARE_EVERY == 0:
-            self._compare_ranks(batch.draw)
+            self._compare_ranks(whole)
         if self.sampler.needs_norms:
-            self.sampler.observe(self._whole, batch.norm.to(self.sampler.device))
+            self.sampler.observe(whole, batch.norm.to(self.sampler.device))
         self.mark("sampler")
         self.ratio = self.gain.update(batch)
         self.mark("gain")
@@ -376,7 +394,7 @@ class Engine:
         finally:
             self.rate.restore(base)
         self.pace.advance(self.ratio)
-        self.optimizer.zero_grad(set_to_none=True)
+        self._zero_grad()
         self._close(batch.draw)
         self.iteration += 1
         self.skipped_in_a_row = 0
@@ -387,11 +405,17 @@ class Engine:
 
     def skip(self, draw: Draw) -> None:
         """Make no step with `draw`, after an error for instance: gradients are dropped, and its examples come again."""
-        self.optimizer.zero_grad(set_to_none=True)
+        self._zero_grad()
         self.squares.drop()
         self._unweigh()
-        self.sampler.skip(self.flight.draws.get(draw.ticket, draw))
+        self.sampler.skip(self.flight.whole(draw))
         self._close(draw)
+
+    def _zero_grad(self) -> None:
+        """A fifth of the time of optimizer.zero_grad(), which frameworks may also delay."""
+        for group in self.optimizer.param_groups:
+            for p in group["params"]:
+                p.grad = None
 
     def _gradients(self) -> list[Tensor]:
         return [p.grad for p in self.parameters if p.grad is not None]
@@ -418,8 +442,8 @@ class Engine:
     def _compare_ranks(self, draw: Draw) -> None:
         self.ranks.compare(
             {
-                "the draw": self._whole.index,
-                "its weights": self._whole.weight,
+                "the draw": draw.index,
+                "its weights": draw.weight,
                 "the sampler's generator": self.sampler.generator.get_state(),
                 "t̂": self.t_hat,
                 "the gradient": self._gradients()[0],
@@ -428,7 +452,7 @@ class Engine:
 
     def _close(self, draw: Draw) -> None:
         self._parts, self._factors, self._pending = [], [], 0
-        self.flight.finish(draw.ticket)
+        self.flight.finish(draw)
 
     def _look(self) -> None:
         self.t = self.t_hat.item()

@@ -31,18 +31,24 @@ class Flight:
         if self.again:
             return self.again.pop(0)
         draw = sampler.draw()
+        assert draw.ticket is not None  # every sampler's draw has one
         self.draws[draw.ticket] = draw
         if len(self.draws) > MOST:
             del self.draws[min(self.draws)]
         return draw
 
+    def whole(self, draw: Draw) -> Draw:
+        """The draw that `draw` is a part of; itself where it is not in flight."""
+        return draw if draw.ticket is None else self.draws.get(draw.ticket, draw)
+
     def hand_out_again(self) -> None:
         """All draws in flight come once more, before new ones."""
         self.again = list(self.draws.values())
 
-    def finish(self, ticket: int | None) -> None:
+    def finish(self, draw: Draw) -> None:
         """The draw was stepped with, or will not be."""
-        if self.draws.pop(ticket, None) is not None:
+        if draw.ticket in self.draws:
+            del self.draws[draw.ticket]
             self.done += 1
 
     def state_dict(self) -> dict[str, Any]:
@@ -54,8 +60,9 @@ class Flight:
             state["weight"] = torch.stack([d.weight for d in draws])
             means = [math.nan if d.mean_norm is None else float(d.mean_norm) for d in draws]
             state["mean_norm"] = torch.tensor(means, dtype=torch.float64)
-            if draws[0].side is not None:
-                state["side"] = torch.stack([d.side for d in draws])
+            sides = [d.side for d in draws if d.side is not None]
+            if sides:
+                state["side"] = torch.stack(sides)
         return state
 
     @staticmethod
@@ -78,11 +85,10 @@ class Flight:
     def load_state_dict(self, state: Mapping[str, Any], device: torch.device) -> None:
         self.done, self.draws = int(state["done"]), {}
         for k, ticket in enumerate(state["ticket"].tolist()):
-            mean: float | Tensor | None = state["mean_norm"][k].item()
-            if math.isnan(mean):
-                mean = None
-            elif device.type != "cpu":
-                mean = torch.tensor(mean, dtype=torch.float64, device=device)
+            number = state["mean_norm"][k].item()
+            mean: float | Tensor | None = None if math.isnan(number) else number
+            if mean is not None and device.type != "cpu":
+                mean = state["mean_norm"][k].to(device)
             index, weight = (state[name][k].to(device).clone() for name in ("index", "weight"))
             side = state["side"][k].to(device).clone() if "side" in state else None
             self.draws[ticket] = Draw(index, weight, side, ticket=ticket, mean_norm=mean)

@@ -22,7 +22,7 @@ def norm_of(losses: Tensor, out: Tensor) -> Tensor:
     That of `softmax_cross_entropy_norm` where F.cross_entropy(out, labels, reduction="none") made them, else that of
     `output_norm`, which see for the errors.
     """
-    node = losses.grad_fn
+    node: Any = losses.grad_fn
     if out.dim() == 2 and node is not None and node.name().startswith("NllLossBackward"):
         inner = node.next_functions[0][0]
         if node._saved_weight is None and inner is not None and inner.name().startswith("LogSoftmaxBackward"):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -47,6 +47,8 @@ def in_order(parts: list[Part], pending: int, ranks: Ranks) -> list[Part]:
         RuntimeError: there are none, `pending` of them wait for their backward, some belong to other draws, or one is
             missing or there twice.
     """
+    if len(parts) == 1 and not pending and ranks.count == 1 and parts[0].draw.of is None:
+        return parts
     if pending or not parts:
         what = f"{pending} losses of engine.loss() wait for their backward" if pending else "there was no backward"
         raise RuntimeError(f"step() came too early, {what}: call engine.backward(draw, losses, out) first")
@@ -93,7 +95,8 @@ def join(parts: Sequence[Part], flight: Flight, ranks: Ranks) -> tuple[Draw, Min
     if len(parts) > 1:
         weight = torch.cat([part.weight for part in parts])
         weighted = torch.cat([part.weighted for part in parts])
-        norm = None if norm is None else torch.cat([part.norm for part in parts])
+        norms = [part.norm for part in parts if part.norm is not None]
+        norm = torch.cat(norms) if norms else None
         index = torch.cat([part.draw.index for part in parts])
         draw = draw._replace(index=index, weight=weight, side=None, first=0, of=None)
     if ranks.count > 1:
@@ -101,5 +104,6 @@ def join(parts: Sequence[Part], flight: Flight, ranks: Ranks) -> tuple[Draw, Min
         if norm is None:
             norm = torch.zeros_like(weight)
         norm, weight = ranks.share(m, first.draw.first, norm, weight)
-    draw = flight.draws.get(draw.ticket, draw)
-    return draw, Minibatch(draw._replace(weight=weight), norm, weighted, first.inputs, first.targets)
+    draw = flight.whole(draw)
+    given = cast(Tensor, norm)  # None where nobody needs norms
+    return draw, Minibatch(draw._replace(weight=weight), given, weighted, first.inputs, first.targets)

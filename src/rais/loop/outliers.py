@@ -73,9 +73,8 @@ class OutlierCap(Stateful):
         if (mean_norm is not None) != self.is_relative:
             self.is_relative = not self.is_relative
             self.lengths = RunningMean(1, self.alpha, device=self.totals.device)
-        mean = torch.where(self.lengths.total > 0, self.lengths.value, torch.inf)
-        largest = (self.limit * mean / v).clamp_min_(1.0).to(weight.dtype)
-        limited = torch.fmin(weight, largest)  # fmin: 0/0 is no largest weight, and keeps the given one
+        largest = (self.limit * self.lengths.value / v).clamp_min_(1.0).to(weight.dtype)
+        limited = torch.fmin(weight, largest)  # NaN, before there is a mean or at 0/0, limits nothing
         self.lengths.update((limited * v).mean()[None])
         removed = (weight - limited) * v
         acted = (limited < weight).to(torch.float64)

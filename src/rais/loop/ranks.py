@@ -49,7 +49,9 @@ class Ranks:
         slots = self._slots(2 * m, [(first, norm), (m + first, weight)])
         return slots[:m].to(norm.dtype), slots[m:].to(weight.dtype)
 
-    def share_parts(self, m: int, firsts: Sequence[int], sizes: Sequence[int], part_sq: Tensor) -> tuple:
+    def share_parts(
+        self, m: int, firsts: Sequence[int], sizes: Sequence[int], part_sq: Tensor
+    ) -> tuple[list[int], Tensor]:
         """Sizes and squares of the parts of all ranks, in the order of their first example."""
         own = torch.tensor(sizes, dtype=torch.float64, device=part_sq.device)
         pieces = [(f, own[k : k + 1]) for k, f in enumerate(firsts)]

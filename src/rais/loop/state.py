@@ -26,7 +26,7 @@ def save(engine: Engine) -> dict[str, Any]:
         "iteration": engine.iteration,
         "skipped": engine.skipped,
         "skipped_in_a_row": engine.skipped_in_a_row,
-        "scheduler_position": engine.rate.position,
+        "scheduler_position": None if engine.rate.scheduler is None else engine.rate.position,
     }
     for name in PARTS:
         part = getattr(engine, name)
@@ -56,7 +56,7 @@ def restore(engine: Engine, state: Mapping[str, Any]) -> None:
     engine.ratio = state["ratio"].to(engine.device)
     engine.iteration, engine.skipped = state["iteration"], state["skipped"]
     engine.skipped_in_a_row = state["skipped_in_a_row"]
-    engine.rate.position = state["scheduler_position"]
+    engine.rate.position = state["scheduler_position"] or 0
 
 
 def check(engine: Engine, state: Mapping[str, Any]) -> None:

@@ -61,7 +61,9 @@ class Features:
         self.past = torch.zeros(n, WINDOWS[-1], device=device)
         self.count = torch.zeros(n, dtype=torch.int8, device=device)
         self.fixed = torch.tensor(fixed, device=device)[:, None]
-        self.lengths = torch.tensor(WINDOWS, device=device)[:, None]
+        self.lengths = torch.tensor(WINDOWS, dtype=torch.float32, device=device)[:, None]
+        self.age = torch.arange(WINDOWS[-1], dtype=torch.float32, device=device)[:, None]
+        self.in_window = (self.age.T < self.lengths).to(torch.float32)  # (5, 16)
         self.total = n * self._from_past(self.past[:1], self.count[:1])[0].to(torch.float64)
         # A sum of changes keeps the rounding errors of all that it ever held. So the sum is also made anew, in turns:
         # `next_total` is that of the examples before `position`.
@@ -117,27 +119,19 @@ class Features:
 
     def _from_past(self, past: Tensor, count: Tensor) -> Tensor:
         """Features (k, q) of past norms (k, 16), a view of (q, k): each operation goes through whole rows of k."""
-        # Centred on the newest norm, so that nearly equal norms lose no digits; 0 where there was no visit yet.
-        newest = past[:, 0]
-        past = past.T - newest
-        past *= torch.arange(len(past), device=past.device)[:, None] < count
+        # Centred on the newest norm, so that nearly equal norms lose no digits; 0 where there was no visit yet. The
+        # mask is arithmetic because comparisons cost four times as much.
+        past = past.T.clone(memory_format=torch.contiguous_format)
+        newest, count = past[0].clone(), count.to(past.dtype)
+        past -= newest
+        past *= (count - self.age).clamp_(0, 1)
         length = torch.minimum(count, self.lengths).clamp_min_(1)
         every = past.new_empty(len(NAMES) - 1 + len(self.fixed), past.shape[1])
         mean, variance, deviation = every[:5], every[5:8], every[8:11]
-        offset = _window_sums(past).div_(length)
+        offset = (self.in_window @ past).div_(length)
         torch.add(offset, newest, out=mean)
-        square = _window_sums(past.square_()).div_(length)
-        torch.sub(square[2:], offset[2:].square_(), out=variance).clamp_min_(0)
+        square = (self.in_window[2:] @ past.square_()).div_(length[2:])
+        torch.sub(square, offset[2:].square_(), out=variance).clamp_min_(0)
         torch.sqrt(variance, out=deviation)
         every[11:] = self.fixed
         return (every if len(self.names) == len(NAMES) else every.index_select(0, self.columns)).T
-
-
-def _window_sums(x: Tensor) -> Tensor:
-    """Sums (5, k) over the first 1, 2, 4, 8, 16 rows of x (16, k)."""
-    sums = x.new_empty(len(WINDOWS), x.shape[1])
-    sums[0] = x[0]
-    for k, (begin, end) in enumerate(zip(WINDOWS, WINDOWS[1:], strict=False), start=1):
-        torch.sum(x[begin:end], dim=0, out=sums[k])
-        sums[k] += sums[k - 1]
-    return sums

@@ -85,15 +85,89 @@ def test_no_records_name_the_command(tmp_path, make):
 def test_a_folder_without_meta(run_writer, tmp_path):
     folder = run_writer("rais", 0, EXAMPLES, LOSS)
     (folder / "meta.json").unlink()
-    with pytest.raises(RecordError, match=r"seed0-rais0 has no meta.json.*move it"):
+    with pytest.raises(RecordError, match=r"no records under .*skipped: .*seed0-rais0 has no meta.json.*move it"):
         load(tmp_path / "records")
 
 
-@pytest.mark.parametrize("text", ["{", "[]", '{"task": "digits"}'])
+FOREIGN = ["", "{", "[]", "null", "[" * 100_000, "\x00" * 40, '{"task": "digits"}', '{"n": "many"}']
+
+
+@pytest.mark.parametrize("text", FOREIGN, ids=range(len(FOREIGN)))
 def test_a_broken_meta(run_writer, tmp_path, text):
     (run_writer("rais", 0, EXAMPLES, LOSS) / "meta.json").write_text(text)
     with pytest.raises(RecordError, match=r"seed0-rais0.meta.json .*delete the folder and run it again"):
         load(tmp_path / "records")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"config": {}}, {"config": {"batch_size": [], "epochs": 1}}, {"hardware": {"cpu": 1}}, {"n": 1.5}, {"config": 3}],
+)
+def test_a_meta_of_another_shape_is_no_traceback(run_writer, tmp_path, change):
+    run_writer("rais", 0, EXAMPLES, LOSS)
+    edit_meta(run_writer("uniform", 0, EXAMPLES, LOSS), **change)
+    records = load(tmp_path / "records")
+    assert records.runs["arm"].tolist() == ["rais"]
+    assert len(records.skipped) == 1 and "uniform/seed0-uniform0/meta.json" in records.skipped[0]
+
+
+def cut(name: str, left: float):
+    def damage(folder: Path) -> None:
+        path = folder / name
+        path.write_bytes(path.read_bytes()[: int(left * path.stat().st_size)])
+
+    return damage
+
+
+def lose(name: str):
+    return lambda folder: (folder / name).unlink()
+
+
+def zeros(name: str):
+    return lambda folder: (folder / name).write_bytes(bytes((folder / name).stat().st_size))
+
+
+POWER_CUTS = {
+    **{
+        f"{name} {how}": make(name)
+        for name in ("meta.json", "record.csv")
+        for how, make in (("lost", lose), ("zeros", zeros))
+    },
+    **{
+        f"{name} {how}": cut(name, left)
+        for name in ("meta.json", "record.csv")
+        for how, left in (("empty", 0), ("cut", 0.5))
+    },
+    "record.csv without its last evaluation": lambda folder: (folder / "record.csv").write_text(
+        "".join(line for line in (folder / "record.csv").open() if not line.startswith("200,"))
+    ),
+    "norms.csv cut": cut("norms.csv", 0.7),
+    "examples.npz empty": cut("examples.npz", 0),
+    "examples.npz cut": cut("examples.npz", 0.5),
+    "an empty folder": lambda folder: [path.unlink() for path in folder.iterdir()],
+}
+
+
+@pytest.mark.parametrize("damage", POWER_CUTS.values(), ids=POWER_CUTS.keys())
+def test_what_a_power_cut_damaged_is_named_and_the_rest_is_read(run_writer, tmp_path, damage, example_arrays):
+    run_writer("rais", 0, EXAMPLES, LOSS)
+    norms = [(0.0, 5, 0.5, 2.0), (1.0, 5, 0.25, 1.0)]
+    damage(run_writer("rais", 1, EXAMPLES, LOSS, norms=norms, examples_npz=example_arrays))
+    records = load(tmp_path / "records")
+    assert records.runs["seed"].tolist() == [0]
+    (line,) = records.skipped
+    assert "seed1-rais1" in line and "\n" not in line and "delete the folder" in line
+
+
+def test_a_record_from_before_the_checksum_is_read_if_it_reaches_its_budget(run_writer, tmp_path):
+    old = {"record_sha256": None, "evaluations": None}
+    run_writer("rais", 0, (0, 5000, 10000), LOSS, **old)
+    run_writer("rais", 1, EXAMPLES, LOSS, **old)
+    run_writer("rais", 2, EXAMPLES, LOSS, **old, message="stopped at twice its budget in examples")
+    run_writer("rais", 3, EXAMPLES, LOSS, **old, status="diverged")
+    records = load(tmp_path / "records")
+    assert sorted(records.runs["seed"]) == [0, 2, 3]
+    assert len(records.skipped) == 1 and "ends at 2 of 10 epochs although the run is done" in records.skipped[0]
 
 
 def test_an_unknown_status(run_writer, tmp_path):

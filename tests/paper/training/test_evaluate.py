@@ -9,7 +9,8 @@ import torch
 from torch import nn
 
 from rais.paper.data import Split
-from rais.paper.training.evaluate import evaluate
+from rais.paper.training.evaluate import evaluate, fixed_subset, grid
+from toy import toy_data
 
 
 class Fixed(nn.Module):
@@ -29,3 +30,21 @@ def test_loss_and_error(chunk: int) -> None:
     assert loss == pytest.approx((2 * -math.log(0.9) - math.log(0.1) + 2 * math.log(2)) / 5, rel=1e-6)
     assert error == pytest.approx(2 / 5)
     assert model.training
+
+
+@pytest.mark.parametrize("evaluations", [1, 4, 15, 24])
+def test_the_grid_is_even_and_has_its_start_its_end_and_three_quarters(evaluations: int) -> None:
+    points = grid(22500.0, evaluations)
+    assert points[0] == 0 and points[-1] == 22500 and 16875 in points
+    assert points == sorted(set(points)) and len(points) == evaluations + 1 + (evaluations % 4 != 0)
+    assert all(min(abs(22500 * k / evaluations - p) for p in points) < 1e-9 for k in range(evaluations + 1))
+
+
+def test_a_fixed_subset_is_the_same_for_every_run_and_no_stretch_of_the_split() -> None:
+    split = toy_data().test
+    few = fixed_subset(split, 50)
+    assert len(few) == 50 and torch.equal(few.images, fixed_subset(split, 50).images)
+    assert not torch.equal(few.images, split.images[:50])
+    rows = {tuple(image.flatten().tolist()) for image in split.images}
+    assert {tuple(image.flatten().tolist()) for image in few.images} <= rows
+    assert fixed_subset(split, None) is split and fixed_subset(split, len(split)) is split

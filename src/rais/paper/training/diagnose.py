@@ -37,9 +37,9 @@ class SideBySide:
     def value(self) -> Tensor:
         return self.estimators[self.active].value
 
-    def update(self, batch: Minibatch, sampled_one: Tensor) -> None:
+    def update(self, batch: Minibatch) -> None:
         for phi in self.estimators.values():
-            phi.update(batch, sampled_one)
+            phi.update(batch)
 
     def diagnostics(self) -> dict[str, float]:
         each = {f"phi_{name}": phi.value.item() for name, phi in self.estimators.items()}

@@ -1,0 +1,208 @@
+"""A DataLoader whose minibatches a sampler draws; each batch comes with its draw.
+
+The data set stays as it is, with its transforms, workers and any collate function. The weights travel beside their
+batch, so that several draws may be in flight and none meets another's weights.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, cast
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, IterableDataset
+
+from rais import rng
+from rais.loop.flight import Flight
+from rais.loop.ranks import Ranks
+from rais.loop.state import below
+from rais.sampling.base import Draw, Sampler
+
+VERSION = 1
+OURS = ("batch_size", "shuffle", "batch_sampler", "drop_last")
+
+Rows = tuple[int, list[int]]  # a draw's ticket, and the examples to load
+
+
+class Loader:
+    """Yields `(draw, batch)`, ⌈n/m⌉ of them for each `for` loop, or until the engine's budget is reached.
+
+        loader = Loader(dataset, RAIS(n=len(dataset), m=64, seed=0), num_workers=2)
+        engine = Engine(optimizer, loader)
+        for draw, (x, y) in loader:
+            out = model(x)
+            engine.backward(draw, cross_entropy(out, y, reduction="none"), out)
+            engine.step()
+
+    A loop that was left early is taken up again by the next one, with the draws that were in flight. Random transforms
+    see generators (torch's, NumPy's and Python's) that are seeded for each draw, so that a run can be resumed bit for
+    bit, and its workers' random numbers do not depend on how many there are.
+
+    Args:
+        dataset: a map-style data set, of n examples.
+        sampler: its m is the size of the minibatch, on several ranks of all their parts together.
+        group: the process group of a data-parallel run; every rank then loads its own part of each draw.
+        dataloader_kwargs: those of torch's DataLoader: num_workers, collate_fn, pin_memory and so on.
+
+    >>> from rais.sampling import Uniform
+    >>> dataset = torch.utils.data.TensorDataset(torch.arange(100))
+    >>> loader = Loader(dataset, Uniform(n=100, m=25, seed=0))
+    >>> for draw, (x,) in loader:
+    ...     assert torch.equal(x, draw.index)
+    >>> len(loader)
+    4
+
+    Raises:
+        ValueError: a data set of another length than n or without one; an argument that the draws decide
+            (batch_size, shuffle, batch_sampler, drop_last, in_order=False); m smaller than the ranks.
+        RuntimeError: while iterating, a loaded batch of another length than its draw.
+    """
+
+    def __init__(self, dataset: Dataset[Any], sampler: Sampler, *, group: Any = None, **dataloader_kwargs: Any) -> None:
+        if not isinstance(sampler, Sampler):
+            raise ValueError(
+                f"the sampler is a {type(sampler).__name__}: pass one of rais, RAIS(n=…, m=…, seed=…) for one"
+            )
+        if isinstance(dataset, IterableDataset) or not hasattr(dataset, "__len__"):
+            raise ValueError(
+                f"{type(dataset).__name__} is no map-style data set: examples are picked by their number, which needs "
+                "__getitem__ and __len__"
+            )
+        if len(dataset) != sampler.n:
+            raise ValueError(f"the data set has {len(dataset)} examples, the sampler n={sampler.n}: they must be equal")
+        if given := [name for name in OURS if name in dataloader_kwargs]:
+            raise ValueError(f"{', '.join(given)}: the sampler decides that; its m is the batch size, leave it out")
+        if not dataloader_kwargs.get("in_order", True):
+            raise ValueError("in_order=False would give a batch another draw's weights: leave it out")
+        self.sampler, self.ranks = sampler, Ranks(group)
+        if sampler.m < self.ranks.count:
+            raise ValueError(
+                f"m={sampler.m} is the minibatch of all {self.ranks.count} ranks: it must be at least that"
+            )
+        self.engine: Any = None
+        self.flight = Flight()
+        self._sent: list[Draw] = []  # given to the workers and not yet yielded, oldest first
+        seed = sampler.generator.initial_seed()
+        # Without a generator of its own, each `for` loop would move torch's global one.
+        settings = {"generator": rng.generator(seed, "workers"), **dataloader_kwargs}
+        self._loader = DataLoader(_Examples(dataset, seed), batch_sampler=cast(Any, _Draws(self)), **settings)
+
+    def __len__(self) -> int:
+        """⌈n/m⌉, the minibatches that make up as many examples as the data set has."""
+        return -(-self.sampler.n // self.sampler.m)
+
+    def __iter__(self) -> Iterator[tuple[Draw, Any]]:
+        self.flight.hand_out_again()
+        self._sent = []
+        if self._is_over:
+            return
+        for batch in self._loader:
+            whole = self._sent.pop(0)
+            draw = self.ranks.own_part(whole)
+            rows = length_of(batch)
+            if rows is not None and rows != len(draw.index):
+                raise RuntimeError(
+                    f"the loaded batch has {rows} rows, its draw {len(draw.index)} examples: collate_fn must keep "
+                    "every example, in order"
+                )
+            if self.engine is None:
+                self.flight.finish(whole)
+            else:
+                self.engine.weigh(draw)
+                self.engine.mark("loader")
+            yield draw, batch
+            if self._is_over:
+                return
+
+    @property
+    def _is_over(self) -> bool:
+        return self.engine is not None and self.engine.is_done
+
+    def state_dict(self) -> dict[str, Any]:
+        """The sampler's state and the draws in flight: flat, for torch.load(weights_only=True).
+
+        An engine's state holds both; with one, there is no need to save the loader beside it.
+        """
+        state: dict[str, Any] = {"kind": "Loader", "version": VERSION}
+        for name, part in (("sampler", self.sampler), ("flight", self.flight)):
+            state.update((f"{name}.{key}", value) for key, value in part.state_dict().items())
+        return state
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue exactly where `state` was taken: the draws in flight come first.
+
+        Raises:
+            ValueError: the state of something else, or of other settings; nothing is overwritten then.
+        """
+        for name, value in (("kind", "Loader"), ("version", VERSION)):
+            if state.get(name) != value:
+                raise ValueError(f"this state has {name}={state.get(name)!r}, a loader needs {name}={value!r}")
+        self.flight.check_state(below("flight", state), self.sampler.n, self.sampler.m)
+        self.sampler.load_state_dict(below("sampler", state))
+        self.flight.load_state_dict(below("flight", state), self.sampler.device)
+
+
+class _Draws:
+    """The batch sampler: asks for a draw whenever a worker is to load one."""
+
+    def __init__(self, loader: Loader) -> None:
+        self.loader = loader
+
+    def __len__(self) -> int:
+        return len(self.loader)
+
+    def __iter__(self) -> Iterator[Rows]:
+        loader = self.loader
+        for _ in range(len(loader) - loader.flight.done % len(loader)):
+            whole = loader.flight.next(loader.sampler)
+            loader._sent.append(whole)
+            assert whole.ticket is not None
+            yield whole.ticket, loader.ranks.own_part(whole).index.tolist()
+
+
+class _Examples(Dataset[Any]):
+    """The data set as the workers see it: examples by draw, with random numbers that the draw's ticket decides."""
+
+    def __init__(self, dataset: Any, seed: int) -> None:
+        self.dataset, self.seed = dataset, seed
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitems__(self, rows: Rows) -> Sequence[Any]:
+        ticket, index = rows
+        with _seeded(self.seed, ticket):
+            if hasattr(self.dataset, "__getitems__"):
+                return self.dataset.__getitems__(index)  # type: ignore[no-any-return]
+            return [self.dataset[i] for i in index]
+
+
+@contextmanager
+def _seeded(seed: int, ticket: int) -> Iterator[None]:
+    """Seeds the global generators that transforms draw from, and puts them back."""
+    numpy_state, python_state = np.random.get_state(), random.getstate()
+    name = f"transforms/{ticket}"
+    try:
+        with rng.seeded(seed, name):
+            number = int(torch.randint(2**32, ()))
+            np.random.seed(number)
+            random.seed(number)
+            yield
+    finally:
+        np.random.set_state(numpy_state)
+        random.setstate(python_state)
+
+
+def length_of(batch: Any) -> int | None:
+    """Rows of the first tensor or array in a batch of nested dictionaries and sequences; None where there is none."""
+    if isinstance(batch, Tensor | np.ndarray):
+        return len(batch) if batch.ndim else None
+    if isinstance(batch, Mapping):
+        batch = list(batch.values())
+    if isinstance(batch, list | tuple):
+        return next((rows for each in batch if (rows := length_of(each)) is not None), None)
+    return None
