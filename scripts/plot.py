@@ -89,6 +89,7 @@ def terminal_table(records: Records) -> str:
     )
     lines = [shown.to_string(index=False)]
     lines += [f"left out, {run['status']}: {records.root / run['folder']}" for _, run in records.unfinished.iterrows()]
+    lines += [f"left out: {line}" for line in records.skipped]
     return "\n".join(lines)
 
 

@@ -106,7 +106,7 @@ def outcome(folder: Path, title: str, into: Path) -> tuple[dict[str, float], Pat
 
     records = read.load_beside_uniform(folder)
     number = speedup.paired_speedup(records)
-    picture, _ = figures.save(fig4_curves.curves(style.runs_by_arm(records), title), into / "learning_curves")
+    picture, *_ = figures.save(fig4_curves.curves(style.runs_by_arm(records), title), into / "learning_curves")
     return {} if math.isnan(number) else {"speedup_examples": number}, picture
 
 

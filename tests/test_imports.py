@@ -175,10 +175,7 @@ RULES = [
 
 # Rules that the package breaks today, and by what. To be empty.
 KNOWN: dict[Callable[[Package], set[str]], str] = {
-    training_and_records_reach_neither_analysis_nor_figures: "records.write, which mirrors to wandb, draws figures",
-    only_the_mirror_knows_wandb_and_not_before_it_is_asked_for: "the mirror is part of records.write",
-    no_modules_import_each_other_in_a_circle: "training: build, diagnose and trace",
-    no_parts_import_each_other_in_a_circle: "records, analysis and figures",
+    no_modules_import_each_other_in_a_circle: "for type checking alone: training, sampling.tickets and loop.state",
 }
 
 
@@ -196,7 +193,7 @@ def test_rule_is_kept(rule: Callable[[Package], set[str]], rais: Package) -> Non
 
 
 def test_every_part_that_the_rules_name_is_there(rais: Package) -> None:
-    named = {"rais.paper.settings", "rais.paper.training", "rais.paper.records", *DRAWING}
+    named = {"rais.paper.settings", "rais.paper.training", "rais.paper.records", MIRROR, *DRAWING}
     assert not named - set(rais.inside), "the import rules name modules that are gone"
 
 

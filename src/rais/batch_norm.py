@@ -20,7 +20,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 import torch.distributed as dist
@@ -31,6 +31,9 @@ from torch.utils._pytree import tree_leaves
 
 from rais.gradnorm import register_formula
 from rais.gradnorm.shared import may_share_statistics, shares_statistics
+
+if TYPE_CHECKING:
+    from jaxtyping import Float, Shaped
 
 
 def reference(x: Tensor, weight: Tensor, scale: Tensor, shift: Tensor, eps: float) -> Tensor:
@@ -55,7 +58,7 @@ class _Moments(torch.autograd.Function):
     """μ = Σ_i share_i mean_l x_il and σ² = Σ_i share_i mean_l (x_il − μ)², each (C,), of x (m, C, ...).
 
     In the dtype of `share`. Its own backward reads x once, where autograd would go through several tensors of that
-    size [derived].
+    size [derived, docs/derivations.md: weighted statistics].
     """
 
     @staticmethod
@@ -108,7 +111,7 @@ class WeightedBatchNorm(nn.modules.batchnorm._BatchNorm):
         importance = self._recall() if is_recomputation else self._remember()
         if importance is None or not shares_statistics(self):
             return super().forward(x)
-        self._check_input_dim(x)
+        self._check_input_dim(x)  # type: ignore[no-untyped-call]  # torch's
         if x[:, 0].numel() < 2:
             raise ValueError(f"one number per channel, input {tuple(x.shape)}, has no variance: use a larger minibatch")
         if len(x) != len(importance.share):
@@ -156,6 +159,8 @@ class WeightedBatchNorm(nn.modules.batchnorm._BatchNorm):
 
     @torch.no_grad()
     def _track(self, mean: Tensor, variance: Tensor, count: Tensor) -> None:
+        assert self.running_mean is not None and self.running_var is not None  # since it tracks
+        assert self.num_batches_tracked is not None
         dtype = self.running_mean.dtype
         self.num_batches_tracked.add_(1)
         rate = 1.0 / self.num_batches_tracked.to(dtype) if self.momentum is None else self.momentum
@@ -243,9 +248,13 @@ def _weighted_batch_norm_act() -> type[WeightedBatchNorm]:
     """timm's BatchNormAct2d, which drops and activates what it normalised, with weights. Made when it is needed."""
     from timm.layers import BatchNormAct2d
 
-    class WeightedBatchNormAct2d(WeightedBatchNorm, BatchNormAct2d):
+    class WeightedBatchNormAct2d(WeightedBatchNorm, BatchNormAct2d):  # type: ignore[misc]  # timm need not be there
+        drop: nn.Module
+        act: nn.Module
+
         def _normalise(self, x: Tensor, mean: Tensor, variance: Tensor) -> Tensor:
-            return self.act(self.drop(super()._normalise(x, mean, variance)))
+            normalised: Tensor = self.act(self.drop(super()._normalise(x, mean, variance)))
+            return normalised
 
     WeightedBatchNormAct2d.__qualname__ = "WeightedBatchNormAct2d"  # so that a model can be pickled
     return WeightedBatchNormAct2d
@@ -327,7 +336,7 @@ class Weighted:
                 module._name = name
         self._refuse_unweighted()
 
-    def __call__(self, x: Tensor, weight: Tensor) -> Any:
+    def __call__(self, x: Shaped[Tensor, "m ..."], weight: Float[Tensor, " m"]) -> Any:
         """model(x) with batch statistics weighted by `weight` (m,) ≥ 0 = 1/(n p_i); no gradient goes to the weights.
 
         Raises:
@@ -379,7 +388,8 @@ class Weighted:
             self._set_for_backward(importance)
             torch.autograd.Variable._execution_engine.queue_callback(lambda: self._set_for_backward(None))
 
-        for node in {leaf.grad_fn for leaf in tree_leaves(outputs) if isinstance(leaf, Tensor)} - {None}:
+        leaves = [leaf for leaf in tree_leaves(outputs) if isinstance(leaf, Tensor)]
+        for node in {leaf.grad_fn for leaf in leaves if leaf.grad_fn is not None}:
             node.register_prehook(start)
 
     def _set_for_backward(self, importance: Importance | None) -> None:

@@ -7,6 +7,7 @@ import math
 
 import pytest
 import torch
+import torch.utils.checkpoint
 from torch import nn
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, mse_loss
 from torch.optim import lr_scheduler
@@ -431,3 +432,30 @@ def test_gain_is_off_where_nothing_can_be_gained() -> None:
     assert isinstance(Engine(sgd(loops.network()), rais.Uniform(N, M, seed=0)).gain, Off)
     assert isinstance(Engine(sgd(loops.network()), sampler()).gain, Adaptive)
     assert isinstance(Engine(sgd(loops.network()), sampler(), gain="off").gain, Off)
+
+
+class Recomputing(nn.Module):
+    """The network with its normalised half recomputed in the backward pass."""
+
+    def __init__(self, network: nn.Sequential, reentrant: bool | None) -> None:
+        super().__init__()
+        self.network, self.reentrant = network, reentrant
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        h = self.network[0](x)
+        if self.reentrant is None:
+            return self.network[1:](h)
+        return torch.utils.checkpoint.checkpoint(self.network[1:], h, use_reentrant=self.reentrant)
+
+
+@pytest.mark.parametrize("parts", [1, 2])
+@pytest.mark.parametrize("reentrant", [False, True])
+def test_activation_checkpointing_changes_nothing(reentrant: bool, parts: int) -> None:
+    ends = []
+    for setting in (None, reentrant):
+        model = Recomputing(rais.prepare(loops.network(batch_norm=True)), setting)
+        engine = Engine(sgd(model), sampler(), model=model, phi_every=2)
+        run(engine, model, 40, parts)
+        ends.append(torch.cat([parameters(model), engine.ratio[None]]))
+    assert ends[0][-1] != 1
+    torch.testing.assert_close(*ends, rtol=1e-9, atol=1e-9)

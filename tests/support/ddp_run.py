@@ -1,9 +1,9 @@
-"""One rank of a gloo run on CPUs: `python ddp_run.py MODE RANK WORLD FOLDER`; its results are in FOLDER/RANK.pt."""
+"""Gloo ranks on CPUs, forked from the test; what rank K found is in FOLDER/K.pt, its error in FOLDER/K.err."""
 
 from __future__ import annotations
 
+import multiprocessing
 import os
-import sys
 from datetime import timedelta
 from pathlib import Path
 
@@ -37,7 +37,8 @@ def train(rank: int, group: dist.ProcessGroup, mode: str) -> dict:
     model = net if mode == "bare" else DistributedDataParallel(net)
     source = sampler(seed=rank if mode == "seeds" else 0)
     optimizer = torch.optim.SGD(net.parameters(), lr=LR, momentum=0.5)
-    engine = rais.Engine(optimizer, source, group=None if mode == "no_group" else group, phi_every=8)
+    settings = {"outliers": 10.0} if mode == "outliers" else {}
+    engine = rais.Engine(optimizer, source, group=None if mode == "no_group" else group, phi_every=8, **settings)
     pieces = 2 if mode == "pieces" else 1
     drawn, ratios = [], []
     for step in range(STEPS if mode in ("train", "pieces") else 30):
@@ -77,17 +78,30 @@ def fsdp() -> None:
     rais.Engine(torch.optim.SGD(net.parameters(), lr=LR), sampler(), group=dist.group.WORLD)
 
 
-def main(mode: str, rank: int, world: int, folder: Path) -> None:
+def run_rank(mode: str, rank: int, world: int, folder: Path) -> None:
     torch.set_num_threads(1)
     store = f"file://{folder / 'store'}"
     dist.init_process_group("gloo", init_method=store, rank=rank, world_size=world, timeout=timedelta(seconds=60))
     group = dist.group.WORLD
-    if mode == "fsdp":
-        fsdp()
-    else:
-        torch.save(load(rank, group) if mode == "load" else train(rank, group, mode), folder / f"{rank}.pt")
+    try:
+        if mode == "fsdp":
+            fsdp()
+        else:
+            torch.save(load(rank, group) if mode == "load" else train(rank, group, mode), folder / f"{rank}.pt")
+    except Exception as error:
+        (folder / f"{rank}.err").write_text(f"{type(error).__name__}: {error}", encoding="utf-8")
+        os._exit(1)
     dist.destroy_process_group()
 
 
-if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), Path(sys.argv[4]))
+def launch(mode: str, folder: Path, world: int = 2) -> list[tuple[int | None, str]]:
+    """Exit status and error, where there is one, of each rank."""
+    fork = multiprocessing.get_context("fork")
+    ranks = [fork.Process(target=run_rank, args=(mode, rank, world, folder)) for rank in range(world)]
+    for rank in ranks:
+        rank.start()
+    for rank in ranks:
+        rank.join(timeout=200)
+    errors = [folder / f"{rank}.err" for rank in range(world)]
+    texts = [path.read_text(encoding="utf-8") if path.exists() else "" for path in errors]
+    return [(rank.exitcode, text) for rank, text in zip(ranks, texts, strict=True)]

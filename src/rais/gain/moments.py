@@ -16,13 +16,16 @@ are not finite leaves them as they were, without anyone waiting to find out.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
 
 from rais.gain.state import Stateful
 from rais.sampling.base import Draw
+
+if TYPE_CHECKING:
+    from jaxtyping import Float, Float64
 
 
 class Minibatch(NamedTuple):
@@ -81,7 +84,7 @@ class RunningMean(Stateful):
         self.sums = torch.lerp(self.sums, value.nan_to_num(0.0, 0.0, 0.0), rates)
 
 
-def minibatch_moments(batch: Minibatch) -> Tensor:
+def minibatch_moments(batch: Minibatch) -> Float64[Tensor, " 2"]:
     """E‖g_U1‖² and E‖g_1‖² as one minibatch estimates them, (2,) float64, in units of its `mean_norm`².  [ours]
 
     Norms fall by orders of magnitude in training; over the mean that their distribution predicts they stay near 1, so
@@ -95,7 +98,9 @@ def minibatch_moments(batch: Minibatch) -> Tensor:
     return (both * both[1]).mean(1)
 
 
-def exact_moments(v: Tensor, weight: Tensor, full_gradient_sq: Tensor, m: int) -> dict[str, Tensor]:
+def exact_moments(
+    v: Float[Tensor, " n"], weight: Float[Tensor, " n"], full_gradient_sq: Float[Tensor, ""], m: int
+) -> dict[str, Float[Tensor, ""]]:
     """`gain_ratio`, `rho` and `phi` from the norms v (n,) = ‖∇f_i‖, the weights (n,) = 1/(n p_i) and ‖∇F‖² ().
     [derived, docs/derivations.md: moments; gain ratio]
 

@@ -22,12 +22,16 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from rais.gain.moments import Minibatch, RunningMean
 from rais.gain.state import Stateful
+
+if TYPE_CHECKING:
+    from jaxtyping import Float, Float64
 
 MEMORY = 3
 SMALLEST = 1e-3
@@ -135,8 +139,8 @@ class FromParts(Phi):
     def update_from_parts(
         self,
         sizes: Sequence[int],
-        part_sq: Tensor,
-        whole_sq: Tensor,
+        part_sq: Float[Tensor, " k"],
+        whole_sq: Float[Tensor, ""],
         mean_norm: float | Tensor | None,
         *,
         scale: float | Tensor = 1.0,
@@ -206,7 +210,9 @@ class HalfBatch(FromParts):
         return [torch.zeros_like(p) if g is None else g for p, g in zip(self.parameters, found, strict=True)]
 
 
-def full_gradient_sq(sizes: Sequence[int], part_sq: Tensor, whole_sq: Tensor) -> Tensor:
+def full_gradient_sq(
+    sizes: Sequence[int], part_sq: Float[Tensor, " k"], whole_sq: Float[Tensor, ""]
+) -> Float64[Tensor, ""]:
     """‖∇F‖² ≈ (m²‖g‖² − Σ m_k²‖g_k‖²)/(m² − Σ m_k²), () float64, from parts of m_k = `sizes` examples.
     [derived, docs/derivations.md: phi from parts]
 

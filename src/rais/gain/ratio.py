@@ -25,7 +25,7 @@ on the device: no method here waits for it.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor
@@ -33,6 +33,9 @@ from torch import Tensor
 from rais.gain.moments import Minibatch, RunningMean, minibatch_moments
 from rais.gain.phi import Phi
 from rais.gain.state import Stateful
+
+if TYPE_CHECKING:
+    from jaxtyping import Float64
 
 FASTER = 10  # How much faster the second average of ρ forgets [ours, measured]
 
@@ -105,7 +108,7 @@ class Adaptive(Stateful):
     def rho(self) -> Tensor:
         return self.rhos.min()
 
-    def update(self, batch: Minibatch) -> Tensor:
+    def update(self, batch: Minibatch) -> Float64[Tensor, ""]:
         """Take in a minibatch; returns r, () float64 on the device.
 
         Raises:

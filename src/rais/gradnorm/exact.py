@@ -18,18 +18,24 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from rais.gradnorm.per_example import NoFormulaError, PerExampleNorms, check_model, title_of, trainable, wide
 
+if TYPE_CHECKING:
+    from jaxtyping import Float, Shaped
+
 Loss = Callable[[Tensor, Tensor], Tensor]
 Batch = tuple[Tensor, Tensor]
 Pass = Callable[[nn.Module, Loss, Tensor, Tensor, bool], tuple[Tensor, list[Tensor]]]
 
 
-def exact_norms(model: nn.Module, loss: Loss, inputs: Tensor, targets: Tensor, *, chunk: int = 256) -> Tensor:
+def exact_norms(
+    model: nn.Module, loss: Loss, inputs: Shaped[Tensor, "n ..."], targets: Shaped[Tensor, "n ..."], *, chunk: int = 256
+) -> Float[Tensor, " n"]:
     """‖∇f_i‖₂ of every example, f_i = loss(model(x_i), y_i), over the model's trainable parameters.
 
     One forward and backward per chunk where every layer has a formula; otherwise torch.func, which holds one
@@ -64,7 +70,9 @@ def exact_norms(model: nn.Module, loss: Loss, inputs: Tensor, targets: Tensor, *
     return torch.cat([squared for squared, _ in _passes(model, loss, batches, with_gradient=False)]).sqrt_()
 
 
-def norms_and_gradient(model: nn.Module, loss: Loss, batches: Iterable[Batch]) -> tuple[Tensor, list[Tensor]]:
+def norms_and_gradient(
+    model: nn.Module, loss: Loss, batches: Iterable[Batch]
+) -> tuple[Float[Tensor, " n"], list[Tensor]]:
     """‖∇f_i‖₂ of every example and the gradient of their MEAN loss, from the same passes.
 
     Args:

@@ -16,18 +16,23 @@ the sampling. Other losses go through `output_norm`.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor
 
+if TYPE_CHECKING:
+    from jaxtyping import Float, Int64
+
 
 def softmax_cross_entropy_norm(
-    logits: Tensor,
-    target: Tensor,
+    logits: Float[Tensor, "b C"],
+    target: Int64[Tensor, " b"] | Float[Tensor, "b C"],
     *,
-    weight: Tensor | None = None,
+    weight: Float[Tensor, " C"] | None = None,
     label_smoothing: float = 0.0,
     ignore_index: int = -100,
-) -> Tensor:
+) -> Float[Tensor, " b"]:
     """‖∇_{z_i} f_i‖₂ of each example for f = F.cross_entropy(logits, target, reduction="none") with the same arguments.
 
     Plain, it is ‖softmax(z_i) − y_i‖₂. It belongs to the loss of one example, so it is the same whether the

@@ -13,14 +13,19 @@ samplers observe where `softmax_cross_entropy_norm` does not apply: other losses
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from jaxtyping import Float
 
 _BLOCK = 2**22  # numbers converted to float64 at once: it bounds the copy where outputs are logits of many tokens
 _SCALE = 2.0**14  # keeps gradients down to 4e-12 in float16, which ends at 6e-8
 
 
-def output_norm(losses: Tensor, outputs: Tensor) -> Tensor:
+def output_norm(losses: Float[Tensor, " m"], outputs: Float[Tensor, "m ..."]) -> Float[Tensor, " m"]:
     """‖∂f_i/∂z_i‖₂ of each example, f_i = losses[i], z_i = outputs[i].
 
     The graph is kept, so the training step's own backward can follow. Loss i must depend on output i alone: for a

@@ -110,11 +110,13 @@ class Engine:
     ) -> None:
         if not isinstance(source, Sampler | Loader):
             raise ValueError(
-                f"the source of draws is a {type(source).__name__}: pass a sampler, RAIS(n=…, m=…, seed=…) for one, or a "
-                "rais.Loader of it"
+                f"the source of draws is a {type(source).__name__}: pass a sampler, RAIS(n=…, m=…, seed=…) for one, or "
+                "a rais.Loader of it"
             )
-        self.loader = None if isinstance(source, Sampler) else source
-        self.sampler: Sampler = source if self.loader is None else source.sampler
+        self.loader = source if isinstance(source, Loader) else None
+        if self.loader is not None and group is not None and group is not self.loader.ranks.group:
+            raise ValueError("the group of a Loader's draws is the Loader's: pass group to it, not to Engine")
+        self.sampler = source.sampler if isinstance(source, Loader) else source
         self.optimizer, self.budget = optimizer, budget
         refuse_sharded(model, self.parameters)
         self.ranks = Ranks(group) if self.loader is None else self.loader.ranks
@@ -124,6 +126,8 @@ class Engine:
         self.pace = Pace(self.rate.schedule, device=self.device)
         self.gain = choose_gain(gain, optimizer, self.sampler, self.parameters, phi_every)
         self.outliers = choose_outliers(outliers, self.device)
+        if self.outliers is not None and self.ranks.count > 1:
+            raise ValueError("outliers on several ranks: each would limit weights by a mean of its part; leave it out")
         self.needs_norms = self.sampler.needs_norms or self.gain.needs_norms or self.outliers is not None
         self.check_every = check_every or (1 if self.device.type == "cpu" else 32)
         self.mark: Callable[[str], None] = nothing
@@ -222,7 +226,7 @@ class Engine:
         share = self._share(part)
         factor = 1.0 if scaler is None else scaler.get_scale()
         self._factors.append(factor)
-        if self._measures_phi(draw):
+        if self.measures_phi(draw):
             if not self.squares.is_open:
                 self.squares.open(self.parameters)
             pieces = self._halves(part) if self._is_whole(draw) else [(len(draw.index), part.weighted.sum())]
@@ -255,13 +259,13 @@ class Engine:
         share = self._share(part)
         self._pending += 1
         share.register_hook(self._hear(draw))
-        if self._measures_phi(draw) and self._is_whole(draw):
+        if self.measures_phi(draw) and self._is_whole(draw):
             for size, total in self._halves(part):
                 self.squares.begin(size, size / len(draw.index))
                 self.squares.add(
                     torch.autograd.grad(total / len(draw.index), self.parameters, retain_graph=True, allow_unused=True)
                 )
-        elif self._measures_phi(draw) and not self.squares.is_open:
+        elif self.measures_phi(draw) and not self.squares.is_open:
             self.squares.open(self.parameters)
         return share
 
@@ -292,6 +296,11 @@ class Engine:
                 f"losses have shape {tuple(losses.shape)}, the draw has {len(draw.index)} examples: one loss for each "
                 f"is needed; {cure}"
             )
+        if self.gain.needs_graph and not self._is_whole(draw):
+            raise ValueError(
+                "this gain's φ needs the whole minibatch in one backward pass, and this is a part of it: use "
+                "gain='auto', whose φ comes from the parts, or FromParts in place of HalfBatch"
+            )
         if self._weighted is not None and self._weighed != span(draw):
             raise RuntimeError(
                 "batch normalisation has the weights of other examples than these: for micro-batches, call "
@@ -317,13 +326,17 @@ class Engine:
 
     def _share(self, part: Part) -> Tensor:
         """The part's share of the minibatch's mean loss; times the ranks, over which gradients are averaged."""
+        if self.ranks.count == 1 and self._is_whole(part.draw):
+            return part.weighted.mean()
         return part.weighted.sum() * (self.ranks.count / whole_size(part.draw))
 
     def _halves(self, part: Part) -> list[tuple[int, Tensor]]:
         half = len(part.weighted) // 2
         return [(half, part.weighted[:half].sum()), (len(part.weighted) - half, part.weighted[half:].sum())]
 
-    def _measures_phi(self, draw: Draw) -> bool:
+    def measures_phi(self, draw: Draw) -> bool:
+        """Whether φ is measured with this draw. A loop that works such a draw off in two parts, where it can, spares
+        the second backward pass over the whole."""
         phi = getattr(self.gain, "phi", None)
         return type(phi) is FromParts and draw.mean_norm is not None and phi.is_due
 
@@ -381,7 +394,7 @@ class Engine:
         finally:
             self.rate.restore(base)
         self.pace.advance(self.ratio)
-        self.optimizer.zero_grad(set_to_none=True)
+        self._zero_grad()
         self._close(batch.draw)
         self.iteration += 1
         self.skipped_in_a_row = 0
@@ -392,11 +405,17 @@ class Engine:
 
     def skip(self, draw: Draw) -> None:
         """Make no step with `draw`, after an error for instance: gradients are dropped, and its examples come again."""
-        self.optimizer.zero_grad(set_to_none=True)
+        self._zero_grad()
         self.squares.drop()
         self._unweigh()
         self.sampler.skip(self.flight.whole(draw))
         self._close(draw)
+
+    def _zero_grad(self) -> None:
+        """A fifth of the time of optimizer.zero_grad(), which frameworks may also delay."""
+        for group in self.optimizer.param_groups:
+            for p in group["params"]:
+                p.grad = None
 
     def _gradients(self) -> list[Tensor]:
         return [p.grad for p in self.parameters if p.grad is not None]

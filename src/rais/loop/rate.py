@@ -55,7 +55,7 @@ class Rate:
             )
         if isinstance(scheduler, lr_scheduler.LRScheduler):
             owner = getattr(scheduler, "optimizer", optimizer)
-            if owner is not optimizer:
+            if owner.param_groups is not optimizer.param_groups:  # frameworks wrap an optimizer and share its groups
                 raise ValueError("the scheduler belongs to another optimizer: build it on the one that Engine gets")
             self.scheduler = scheduler
             self.position, self.end = last_epoch(scheduler), end_of(scheduler)
@@ -88,13 +88,14 @@ class Rate:
         where a param group's rate has to be a float."""
         groups = self.optimizer.param_groups
         base = [group["lr"] for group in groups]
-        if self.schedule is not as_it_is:
-            eta = pace.learning_rate(ratio)
+        if ratio.device.type == "cpu":  # as floats: cheaper, and every optimizer takes them
+            r, rate = ratio.item(), None if self.schedule is as_it_is else self.schedule(pace.t_hat.item())
             for group in groups:
-                group["lr"] = _as_rate(eta, group)
+                group["lr"] = r * float(group["lr"] if rate is None else rate)
         else:
-            for group, rate in zip(groups, base, strict=True):
-                group["lr"] = _as_rate(ratio * rate, group)
+            eta = pace.learning_rate(ratio)  # r alone where each group has its own rate
+            for group in groups:
+                group["lr"] = _as_rate(eta if self.schedule is not as_it_is else eta * group["lr"], group)
         self.learning_rate = groups[0]["lr"]
         return base
 
@@ -112,12 +113,11 @@ class Rate:
 
 
 def _as_rate(eta: Tensor, group: dict[str, Any]) -> Any:
+    """η in the form that the group's optimizer takes on an accelerator, waiting for it only where that is a float."""
     rate = group["lr"]
     if isinstance(rate, Tensor):
         return eta.to(rate)
-    if eta.device.type != "cpu" and (group.get("fused") or group.get("capturable")):
-        return eta.to(torch.float32)
-    return eta.item()
+    return eta.to(torch.float32) if group.get("fused") or group.get("capturable") else eta.item()
 
 
 def last_epoch(scheduler: lr_scheduler.LRScheduler) -> int:

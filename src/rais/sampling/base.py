@@ -41,7 +41,7 @@ class Draw(NamedTuple):
     ([4, 2], [7])
     """
 
-    index: Tensor
+    index: Tensor  # type: ignore[assignment]  # it hides tuple.index
     weight: Tensor
     side: Tensor | None = None
     ticket: int | None = None
@@ -99,7 +99,7 @@ class Sampler(ABC):
         if (seed is None) == (generator is None):
             raise ValueError(f"seed={seed} and generator={generator}: give exactly one of them, seed=0 if any will do")
         self.n, self.m = n, m
-        self.generator = rng.generator(seed, "sampling") if generator is None else generator
+        self.generator: torch.Generator = generator or rng.generator(seed or 0, "sampling")
         self.device = self.generator.device
         self.tickets = Tickets()
 
@@ -122,6 +122,8 @@ class Sampler(ABC):
         check_observation(draw, norm, self.n)
         if self.needs_norms:
             self._learn(*self.tickets.redeem(draw), norm.detach().to(torch.float32, copy=True))
+            if draw.ticket not in self.tickets.held:
+                self._settle()
 
     def skip(self, draw: Draw) -> None:
         """`draw`, or this part of it, will not be observed: a step that was not made.
@@ -137,6 +139,9 @@ class Sampler(ABC):
     def _learn(self, index: Tensor, weight: Tensor, side: Tensor | None, norm: Tensor) -> None:
         """Take in the norms (k,) of k visits, drawn with `weight` (k,)."""
         raise NotImplementedError
+
+    def _settle(self) -> None:  # noqa: B027
+        """A draw was observed to its last part: what waited for that may happen now, so that parts are as the whole."""
 
     def _forget(self, index: Tensor) -> None:  # noqa: B027
         """The examples `index` (k,) were drawn, and nothing will be heard of it."""
@@ -258,8 +263,8 @@ class Sampler(ABC):
         """A sampler with the settings of this one, of n examples."""
         raise ValueError(f"a {type(self).__name__} sampler cannot be resized: it keeps nothing about an example")
 
-    def _extend(self, smaller: Sampler) -> None:  # noqa: B027
-        """Take over what `smaller` knows of the first examples, and everything else of it."""
+    def _extend(self, smaller: Any) -> None:  # noqa: B027
+        """Take over what `smaller`, a sampler of this class, knows of the first examples, and everything else of it."""
 
 
 def check_observation(draw: Draw, norm: Tensor, n: int) -> None:

@@ -17,6 +17,8 @@ torch's uniform numbers are at most 1 − 2⁻⁵³, whose product with a sum is
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -46,8 +48,8 @@ class Categorical:
         for name in self.tables():
             setattr(self, name, tables[name])
 
-    def extend(self, smaller: Categorical, weight: Tensor) -> None:
-        """Take over the weights of the first examples; all others have `weight` (1,)."""
+    def extend(self, smaller: Any, weight: Tensor) -> None:
+        """Take over the weights of `smaller`, of this class, for the first examples; all others have `weight` (1,)."""
         self.set_from(0, torch.cat([smaller.table[: smaller.n], weight.expand(self.n - smaller.n)]))
 
     def set_all(self, weight: Tensor) -> None:

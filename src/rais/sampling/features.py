@@ -119,8 +119,8 @@ class Features:
 
     def _from_past(self, past: Tensor, count: Tensor) -> Tensor:
         """Features (k, q) of past norms (k, 16), a view of (q, k): each operation goes through whole rows of k."""
-        # Centred on the newest norm, so that nearly equal norms lose no digits; 0 where there was no visit yet. The mask
-        # is arithmetic because comparisons cost four times as much.
+        # Centred on the newest norm, so that nearly equal norms lose no digits; 0 where there was no visit yet. The
+        # mask is arithmetic because comparisons cost four times as much.
         past = past.T.clone(memory_format=torch.contiguous_format)
         newest, count = past[0].clone(), count.to(past.dtype)
         past -= newest

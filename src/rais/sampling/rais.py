@@ -25,7 +25,7 @@ from rais.sampling.base import Draw, Sampler, mean_of_repeats
 from rais.sampling.categorical import Categorical
 from rais.sampling.features import NAMES, Features
 from rais.sampling.robust import inverse_radius, robust_norms
-from rais.sampling.rounds import Round
+from rais.sampling.rounds import Columns, Round
 from rais.sampling.side import Side
 from rais.sampling.spaced import Spaced
 from rais.sampling.uncertainty import UncertaintySet, learn
@@ -116,19 +116,24 @@ class RAIS(Sampler):
         if self.uniform is not None:
             return self._hand_out(self.uniform.next(), self.uniform.ones, self.side.plain(self.m, self.generator))
         if not self.round.ahead:
-            self.round.start(self._draw_round(), self.robust.mean())
-        return self._hand_out(*self.round.next(), mean_norm=self.round.mean_norm)
+            self.round.start(*self._draw_round())
+        index, weight, side = self.round.next()
+        return self._hand_out(index, weight, side, mean_norm=self.round.mean_norm)
 
-    def _draw_round(self) -> tuple[Tensor, Tensor, Tensor | None]:
-        """The next `refresh` minibatches in one: index, weight and side."""
+    def _draw_round(self) -> tuple[Columns, float | Tensor]:
+        """The next `refresh` minibatches in one, index, weight and side, and the mean norm of their distribution."""
+        assert self.robust is not None
         index = self.robust.sample(self.refresh * self.m, self.generator)
         slope = self.c[-1] + self.k * self.d[-1]
         side, factor = self.side.draw(self.robust.value(index), slope, self.generator)
-        return index, (self.robust.weight(index) * factor).to(torch.float32), side
+        weight = (self.robust.weight(index) * factor).to(torch.float32)
+        return (index, weight, side), self.robust.mean()
 
     def _learn(self, index: Tensor, weight: Tensor, side: Tensor | None, norm: Tensor) -> None:
         self.round.add(index, weight, side, norm)
         self.visited += len(index)
+
+    def _settle(self) -> None:
         if self.solve_at is None and self.visited >= self.n:
             self._take_in(is_first_pass=True)
             self.solve_at = self.visited + self.between_solves
@@ -139,7 +144,7 @@ class RAIS(Sampler):
             self._take_in(is_first_pass=self.solve_at is None)
 
     def _forget(self, index: Tensor) -> None:
-        if self.solve_at is None:
+        if self.uniform is not None and self.solve_at is None:
             self.uniform.again(index)
         elif self.robust is not None:
             self.robust.dropped(index)
@@ -165,14 +170,15 @@ class RAIS(Sampler):
         """
         self.c, self.d, *_ = self.learn_set((self.c, self.d) if self.has_learned else None)
         self.k = inverse_radius(self.features.mean, self.d)
-        turn = TURN
-        if self.robust is None:
-            self.robust, self.uniform, turn = self._new_robust(), None, self.n
+        robust, turn = self.robust, TURN
+        if robust is None:
+            robust, turn = self._new_robust(), self.n
+            self.robust, self.uniform = robust, None
         dropped = self.round.drop()
         for first, features in self.features.turn(turn):
-            self.robust.set_from(first, robust_norms(features, self.c, self.d, self.k))
+            robust.set_from(first, robust_norms(features, self.c, self.d, self.k))
         if dropped is not None:
-            self.robust.dropped(dropped)
+            robust.dropped(dropped)
         self.solve_at = self.visited + self.between_solves
 
     def learn_set(self, start: tuple[Tensor, Tensor] | None) -> UncertaintySet:
@@ -258,7 +264,7 @@ class RAIS(Sampler):
             draws=self.draws,
         )
 
-    def _extend(self, smaller: RAIS) -> None:
+    def _extend(self, smaller: Any) -> None:
         self.features.extend(smaller.features)
         self.recent, self.round, self.tickets = smaller.recent, smaller.round, smaller.tickets
         self.visited, self.solve_at = smaller.visited, smaller.solve_at

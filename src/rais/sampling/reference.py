@@ -98,7 +98,7 @@ def squared_axes(S: np.ndarray, d: np.ndarray) -> list[float]:
 
 
 def robust_norms(S: np.ndarray, c: np.ndarray, d: np.ndarray) -> np.ndarray:
-    """v_i = ⟨c,s_i⟩ + k⟨d,s_i⟩ (n,) with k = (mean_j⟨d,s_j⟩)^(−1/2).  [v_i seen; k derived]"""
+    """v_i = ⟨c,s_i⟩ + k⟨d,s_i⟩ (n,) with k = (mean_j⟨d,s_j⟩)^(−1/2).  [v_i seen; k derived, docs/derivations.md: k]"""
     a, b = center(S, c), squared_axes(S, d)
     k = (math.fsum(b) / len(b)) ** -0.5
     return np.array([a_i + k * b_i for a_i, b_i in zip(a, b, strict=True)])
@@ -110,13 +110,14 @@ def distance(S: np.ndarray, c: np.ndarray, d: np.ndarray, v: Sequence[float]) ->
     return math.fsum((a[i] - v[i]) ** 2 / b[i] for i in range(len(v))) / len(v)
 
 
-def cost(p: Sequence[float], v: Sequence[float]) -> float:
-    """(1/n²) Σ_i v_i²/p_i = E‖g_1‖² where v are the gradient norms.  [derived]"""
+def cost(p: Sequence[float], v: Sequence[float] | np.ndarray) -> float:
+    """(1/n²) Σ_i v_i²/p_i = E‖g_1‖² where v are the gradient norms.  [derived, docs/derivations.md: moments]"""
     return math.fsum(v[i] ** 2 / p[i] for i in range(len(p))) / len(p) ** 2
 
 
 def worst_norms(S: np.ndarray, c: np.ndarray, d: np.ndarray, p: Sequence[float]) -> np.ndarray:
-    """arg max_{v∈U} (1/n²) Σ_i v_i²/p_i (n,), for any p; ⟨c,s_i⟩ and ⟨d,s_i⟩ must be positive.  [derived]
+    """arg max_{v∈U} (1/n²) Σ_i v_i²/p_i (n,), for any p; ⟨c,s_i⟩ and ⟨d,s_i⟩ must be positive.
+    [derived, docs/derivations.md: worst case]
 
     With v_i = a_i + h_i x_i, a_i = ⟨c,s_i⟩ and h_i² = n⟨d,s_i⟩, the set is ‖x‖ ≤ 1 and the stationary points are
     x_i = a_i h_i/(λ p_i − h_i²). The largest value has the λ above every h_i²/p_i at which ‖x‖ = 1; bisection finds it.
@@ -174,7 +175,8 @@ def with_one_more_visit(
 
 
 def smallest_robust_norm(v: Sequence[float]) -> float:
-    """κ/√N: at the optimum of (PT) with one more visit no robust norm is smaller; N = |D| + 1, κ = max v.  [derived]
+    """κ/√N: at the optimum of (PT) with one more visit no robust norm is smaller; N = |D| + 1, κ = max v.
+    [derived, docs/derivations.md: floor]
 
     Stationarity in d₀, the constant's coefficient, gives d₀ ≥ |κ − c₀|/√N; A = B at the optimum of A + B, so that the
     scaling to B = 1 multiplies d by A and leaves k d₀ = d₀; and c₀ + |κ − c₀|/√N ≥ κ/√N for c₀ ≥ 0.

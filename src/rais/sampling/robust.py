@@ -14,7 +14,8 @@ own uncertainty: that is the smoothing, learned.
 
     U = { v ≥ 0 : (1/n) Σ_i (⟨c,s_i⟩ − v_i)² / ⟨d,s_i⟩ ≤ 1 }                    [seen; form recalled]
     p = arg min_p max_{v∈U} (1/n²) Σ_i v_i²/p_i                                  [seen]
-      ⇒ p_i ∝ v_i = ⟨c,s_i⟩ + k ⟨d,s_i⟩,  k = (mean_j ⟨d,s_j⟩)^(−1/2)          [v_i seen; k derived]
+      ⇒ p_i ∝ v_i = ⟨c,s_i⟩ + k ⟨d,s_i⟩,  k = (mean_j ⟨d,s_j⟩)^(−1/2)
+    [v_i seen; k derived, docs/derivations.md: k]
 """
 
 from __future__ import annotations
@@ -23,12 +24,13 @@ from torch import Tensor
 
 
 def inverse_radius(mean_features: Tensor, d: Tensor) -> Tensor:
-    """k = (mean_j⟨d,s_j⟩)^(−1/2), from `mean_features` (q,) = mean_j s_j.  [derived]"""
+    """k = (mean_j⟨d,s_j⟩)^(−1/2), from `mean_features` (q,) = mean_j s_j.  [derived, docs/derivations.md: k]"""
     return (mean_features @ d).rsqrt()
 
 
 def robust_norms(features: Tensor, c: Tensor, d: Tensor, k: Tensor) -> Tensor:
-    """v_i = ⟨c,s_i⟩ + k⟨d,s_i⟩ for `features` (…, q): to be sampled in proportion to.  [seen; k derived]
+    """v_i = ⟨c,s_i⟩ + k⟨d,s_i⟩ for `features` (…, q): to be sampled in proportion to.
+    [seen; k derived, docs/derivations.md: k]
 
     These are the worst norms in U for the distribution proportional to them.
     """
@@ -36,5 +38,6 @@ def robust_norms(features: Tensor, c: Tensor, d: Tensor, k: Tensor) -> Tensor:
 
 
 def worst_case(mean_features: Tensor, c: Tensor, d: Tensor) -> Tensor:
-    """max_{v∈U} (1/n²) Σ v_i²/p_i at the robust p: (mean⟨c,s⟩ + (mean⟨d,s⟩)^½)², a squared norm.  [derived]"""
+    """max_{v∈U} (1/n²) Σ v_i²/p_i at the robust p: (mean⟨c,s⟩ + (mean⟨d,s⟩)^½)², a squared norm.
+    [derived, docs/derivations.md: worst case]"""
     return (mean_features @ c + (mean_features @ d).sqrt()) ** 2

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from rais.sampling.tickets import COLUMNS, stacked
 
-Columns = tuple[Tensor | None, ...]  # (k,) each; the side is None where the sampler chooses none
+Columns = tuple[Any, ...]  # (k,) tensors; the side is None where the sampler chooses none
 
 
 class Round:
@@ -39,7 +39,7 @@ class Round:
     def next(self) -> Columns:
         """The next minibatch; there must be one ahead."""
         first = tuple(None if x is None else x[: self.m] for x in self.ahead)
-        rest = tuple(None if x is None else x[self.m :] for x in self.ahead)
+        rest: Columns = tuple(None if x is None else x[self.m :] for x in self.ahead)
         self.ahead = rest if len(rest[0]) else ()
         return first
 
@@ -48,7 +48,7 @@ class Round:
         dropped, self.ahead = self.ahead, ()
         return dropped[0] if dropped else None
 
-    def add(self, *visits: Tensor | None) -> None:
+    def add(self, *visits: Any) -> None:
         self.seen.append(visits)
         self.waiting += len(visits[0])
 

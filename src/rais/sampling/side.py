@@ -14,7 +14,8 @@ its mean over offsets, then the size given the example. The weights stay exact.
 | v_i   | marginal | (m,)   | robust norm of the example, mean over sizes: v_i = Σ_a π_a v_ia           |
 | β     | slope    | ()     | robust norm per unit of the feature, so that v_ia = v_i + β(s_a − Σ π s)  |
 
-    p_ia = π_a v_ia / Σ_j v_j,   weight_ia = π_a/(n p_ia) = (1/(n p_i)) v_i/v_ia        [derived; the joint draw ours]
+    p_ia = π_a v_ia / Σ_j v_j,   weight_ia = π_a/(n p_ia) = (1/(n p_i)) v_i/v_ia
+    [joint draw ours; its weights derived, docs/derivations.md: joint draw]
 """
 
 from __future__ import annotations

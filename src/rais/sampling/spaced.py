@@ -20,6 +20,8 @@ independent draws; with U = 1 and equal v a fixed cycle. Operating systems call 
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -57,7 +59,7 @@ class Spaced(Categorical):
         super().adopt(tables)
         self.near = None
 
-    def extend(self, smaller: Spaced, weight: Tensor) -> None:
+    def extend(self, smaller: Any, weight: Tensor) -> None:
         super().extend(smaller, weight)
         self.due[: smaller.n], self.now, self.horizon = smaller.due, smaller.now, smaller.horizon
 
@@ -109,6 +111,7 @@ class Spaced(Categorical):
         """Examples and times of visits, by time: the first m, each of the next visit after one of these, some more."""
         if self.near is None:
             self._look_ahead(m)
+        assert self.near is not None
         time = self.due.index_select(0, self.near)
         is_near = time < self.horizon
         index, time = self.near[is_near], time[is_near]

@@ -13,6 +13,7 @@ learned comes from the copies kept here. A ticket is good for one observation or
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -117,13 +118,14 @@ class Tickets:
         self.held, begin = {}, 0
         for ticket, size in zip(state["held_ticket"], state["held_size"], strict=True):
             own = slice(begin, begin + size)
-            index, weight, side = (x[own].clone() if len(x) else None for x in columns)
+            index, weight, side = (x[own].clone() for x in columns)
             left = state["held_left"][own]
-            self.held[ticket] = Held((index, weight, side), None if all(left) else list(left))
+            tensors = index, weight, side if len(side) else None
+            self.held[ticket] = Held(tensors, None if all(left) else list(left))
             begin += size
 
 
-def stacked(visits: list[tuple[Tensor | None, ...]], width: int = 3) -> tuple[Tensor, ...]:
+def stacked(visits: Sequence[tuple[Any, ...]], width: int = 3) -> tuple[Tensor, ...]:
     """The columns of several draws, one after another; empty where there are none."""
     return tuple(
         torch.cat([v[k] for v in visits]) if visits and visits[0][k] is not None else torch.empty(0, dtype=dtype)

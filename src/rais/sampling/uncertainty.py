@@ -17,7 +17,8 @@ grows and the sampling falls back to uniform.
           subject to B(c,d) = (1/|D|) Σ_j weight_j (⟨c,s_j⟩ − v_j)²/⟨d,s_j⟩ ≤ 1      [seen; weight_j recalled]
 
 A is of degree 1 in d and B of degree −1, so min A·B is the value of (PT) and d·B(c,d) its solution. A + B is
-minimised instead, which is jointly convex and equals 2√(A·B) where d is scaled best.  [derived]
+minimised instead, which is jointly convex and equals 2√(A·B) where d is scaled best.
+[derived, docs/derivations.md: A + B]
 """
 
 from __future__ import annotations
@@ -33,9 +34,8 @@ from rais.sampling.base import NonFiniteNorm
 
 SMALLEST = 1e-12
 LIFT = 0.02  # Least share of a warm start's mean d: an update by factors takes long to bring a vanished entry back.
-TOLERANCE = (
-    0.05  # Certified; the radius of the set is then 0.4 % above the smallest, and a warm start needs 2 or 3 sweeps.
-)
+# Certified; the radius of the set is then 0.4 % above the smallest, and a warm start needs 2 or 3 sweeps.
+TOLERANCE = 0.05
 
 
 class UncertaintySet(NamedTuple):
@@ -60,13 +60,13 @@ def learn(
 ) -> UncertaintySet:
     """Solve (PT) by alternating over c (non-negative least squares) and d (multiplicative update).
 
-    Neither half of a sweep ever increases A + B [derived]. It stops when the certified relative gap is at most
-    `tolerance`, or after `max_sweeps`. A sweep costs O(|D| q²), in the precision of `features`; a warm `start` (c, d)
-    makes a handful of them enough. With `constant`, the column of the constant feature, one more visit is added than
-    was made: a surprise as large as the largest norm, of which the features knew nothing. Then every robust norm is at
-    least max v/√(|D|+1) at the optimum (reference.smallest_robust_norm). The result is equivariant under scaling of the
-    norms. Where the features predict the norms exactly, d is 10⁻¹² in units of the mean and the constraint is not
-    tight.
+    Neither half of a sweep ever increases A + B [derived, docs/derivations.md: update of d]. It stops when
+    the certified relative gap is at most `tolerance`, or after `max_sweeps`. A sweep costs O(|D| q²), in the precision
+    of `features`; a warm `start` (c, d) makes a handful of them enough. With `constant`, the column of the constant
+    feature, one more visit is added than was made: a surprise as large as the largest norm, of which the features knew
+    nothing. Then every robust norm is at least max v/√(|D|+1) at the optimum [derived, docs/derivations.md: floor].
+    The result is equivariant under scaling of the norms. If the features predict the norms exactly, d is 10⁻¹² in units
+    of the mean and the constraint is not tight.
 
     Raises:
         ValueError: shapes that do not fit, no visits, negative values, or a visit without a positive feature.
@@ -96,7 +96,8 @@ def learn(
 
     d = np.maximum(d * (weight * (_dot(c, S) - v) ** 2 / _dot(d, S)).mean(), SMALLEST) * a  # scaled to B = 1
     c, d = _out_of_units(c, d, unit)
-    return UncertaintySet(*(torch.from_numpy(x).to(features.device) for x in (c, d)), gap=float(gap), sweeps=sweep)
+    learned = [torch.from_numpy(x).to(features.device) for x in (c, d)]
+    return UncertaintySet(learned[0], learned[1], float(gap), sweep)
 
 
 class Unit(NamedTuple):
@@ -136,7 +137,8 @@ def _out_of_units(c: np.ndarray, d: np.ndarray, unit: Unit) -> tuple[np.ndarray,
 
 def _dot(x: np.ndarray, S: np.ndarray) -> np.ndarray:
     """⟨x,s_j⟩ (N,) in the precision of S (q, N)."""
-    return x.astype(S.dtype) @ S
+    product: np.ndarray = x.astype(S.dtype) @ S
+    return product
 
 
 def _best_c(S: np.ndarray, v: np.ndarray, precision: np.ndarray) -> np.ndarray:
@@ -144,11 +146,13 @@ def _best_c(S: np.ndarray, v: np.ndarray, precision: np.ndarray) -> np.ndarray:
     weighted = S * precision
     eigenvalue, Q = np.linalg.eigh((weighted @ S.T).astype(np.float64))
     root = np.sqrt(np.maximum(eigenvalue, 50 * np.finfo(S.dtype).eps * eigenvalue[-1]))
-    return nnls(root[:, None] * Q.T, (Q.T @ (weighted @ v)) / root)[0]
+    best: np.ndarray = nnls(root[:, None] * Q.T, (Q.T @ (weighted @ v)) / root)[0]
+    return best
 
 
 def _certified_gap(a: np.ndarray, d: np.ndarray, pull: np.ndarray, B: float) -> float:
-    """Upper bound on f/f* − 1 for the convex f(d) = A(d) + min_c B(c,d) at d, whose gradient is a − pull.  [derived]
+    """Upper bound on f/f* − 1 for the convex f(d) = A(d) + min_c B(c,d) at d, whose gradient is a − pull.
+    [derived, docs/derivations.md: certified gap]
 
     f(d*) ≥ f(d) + ⟨a − pull, d* − d⟩, and ⟨a,d*⟩ = f*/2 because A = B at the optimum; hence f* (1 + slope/2) ≥ f −
     ⟨a − pull, d⟩ with slope = max_k (pull_k − a_k)/a_k, at least 0.
@@ -173,5 +177,5 @@ def _check(S: np.ndarray, v: np.ndarray, weight: np.ndarray, mean_s: np.ndarray)
             )
         if low < 0:
             raise ValueError(f"(PT) got {name} that are negative")
-    if not (S @ mean_s.astype(S.dtype) > 0).all():
+    if not (S @ (mean_s > 0).astype(S.dtype) > 0).all():
         raise ValueError("(PT) got a visit with no positive feature: include the constant")

@@ -77,7 +77,7 @@ class Uniform(Sampler):
     def _of_size(self, n: int) -> Uniform:
         return Uniform(n, self.m, generator=torch.Generator(self.device), replacement=self.replacement)
 
-    def _extend(self, smaller: Uniform) -> None:
+    def _extend(self, smaller: Any) -> None:
         self.tickets = smaller.tickets
         self.generator.set_state(smaller.generator.get_state())
         self.take_over(smaller.order, smaller.n)

@@ -62,7 +62,8 @@ def rotate(images: Tensor, angles: Tensor) -> Tensor:
 
     Bilinear interpolation, zeros outside, halves rounded to even. Sines and cosines are rounded to multiples of
     2⁻²⁰, which moves no corner by more than 2·10⁻⁵ pixels; from there on every number is a multiple of 2⁻⁴² below
-    2⁸, hence exact in float64, and the result is the same on every machine [derived].
+    2⁸, hence exact in float64, and the result is the same on every machine
+    [derived, docs/derivations.md: exact rotation].
     """
     cos = torch.tensor([round(math.cos(angle) * UNIT) / UNIT for angle in angles.tolist()], dtype=torch.float64)
     sin = torch.tensor([round(math.sin(angle) * UNIT) / UNIT for angle in angles.tolist()], dtype=torch.float64)

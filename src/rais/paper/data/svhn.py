@@ -29,7 +29,7 @@ SOURCE = Published("svhn", "with svhn/{train,extra,test}_32x32.mat or svhn/{trai
 def read(path: str | Path | None = None) -> Dataset:
     """Read SVHN from `folder(root(path))`, after downloading what torchvision's files lack there.
 
-    Images uint8 (n, 3, 32, 32): 1.9 GB, and 3.6 GB while .mat files are read [derived]. Labels are the digits 0..9;
+    Images uint8 (n, 3, 32, 32): 1.9 GB, and 3.6 GB while .mat files are read. Labels are the digits 0..9;
     the .mat files' label 10 is digit 0. Raises DataUnavailable where the download fails or its folder cannot be
     written, and where a file is missing, damaged or unreadable, or has another number of images or labels out of
     range.

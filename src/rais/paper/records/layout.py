@@ -30,7 +30,6 @@ EXAMPLE_ARRAYS = ("drawn", "labels", "epoch", "norms", "index", "images")
 
 ARMS = (
     "uniform",
-    "uniform_with_replacement",
     "oracle",
     "smoothed_0",
     "smoothed_0.001",
@@ -41,6 +40,7 @@ ARMS = (
     "rais_spaced",
     "rais_multiplier_off",
     "uniform_rais_multiplier",
+    "uniform_with_replacement",
 )
 
 META_TYPES = {

@@ -46,9 +46,10 @@ class Records:
     """What the runs under `root` left behind.
 
     runs: one row a run: task, arm, variant ("" for a headline run), seed, run_id, status, message, n (training
-        examples), batch_size, epochs (budget, epochs equivalent), duration_seconds, cpu, threads, gpu ("" if
-        none), command, commit, dirty, folder (relative to root), core_share (process CPU time / wall-clock of
-        the timed region; nan where unknown), diagnostic, traced (bool: there is a norms.csv, an examples.npz).
+        examples), batch_size, epochs (budget, epochs equivalent), target_loss (nats, nan for none),
+        duration_seconds, cpu, threads, gpu ("" if none), command, commit, dirty, folder (relative to root),
+        core_share (process CPU time / wall-clock of the timed region; nan where unknown), diagnostic, traced (bool:
+        there is a norms.csv, an examples.npz).
     curves: tidy, one row a measured value: RUN_KEYS and the columns of record.csv.
     norms: one row a measured example: RUN_KEYS and the columns of norms.csv.
     skipped: a line for every folder that is no whole run, with the reason and the cure.
@@ -80,6 +81,13 @@ class Records:
     def diagnostics(self) -> Records:
         """The complete diagnostic runs, which serve Figure 2 alone."""
         return self.where(self._is_complete & self.runs["diagnostic"])
+
+    @property
+    def headroom(self) -> Records:
+        """The complete runs, headline or of the variant `headroom`, that recorded where the possible gain is lost."""
+        with_it = set(self.curves.loc[self.curves["metric"] == "oracle_rho", "run_id"])
+        asked = self.runs["run_id"].isin(with_it) & self.runs["variant"].isin(("", "headroom"))
+        return self.where(self._is_complete & asked)
 
     @property
     def unfinished(self) -> pd.DataFrame:
@@ -232,6 +240,7 @@ def _row(folder: Path, meta: dict[str, Any]) -> dict[str, Any]:
             "variant": meta.get("variant", ""),  # Records made before there were sweeps have none.
             "batch_size": int(config["batch_size"]),
             "epochs": float(config["epochs"]),
+            "target_loss": float(config.get("target_loss") or "nan"),
             "duration_seconds": meta["duration_seconds"],
             "cpu": hardware["cpu"],
             "threads": hardware["threads"],

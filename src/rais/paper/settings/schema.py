@@ -266,6 +266,7 @@ class GainConfig(Settings):
         settings = {"m": m, "alpha": self.alpha}
         makers: dict[str, Callable[[], gain.Phi]] = {
             "half_batch": lambda: gain.HalfBatch(model.parameters(), every=self.every, **settings),
+            "parts": lambda: gain.FromParts(model.parameters(), every=self.every, **settings),
             "exact": lambda: gain.ExactScale(model.parameters(), every=self.every, model=model, loss=loss, **settings),
             "consecutive": lambda: gain.Consecutive(model.parameters(), **settings),
         }

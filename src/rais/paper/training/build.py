@@ -17,9 +17,8 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from rais import gain, rng, sampling
-from rais.batch_norm import Weighted
 from rais.gradnorm import norms_and_gradient
-from rais.loop.outliers import NoCap, OutlierCap
+from rais.loop.outliers import OutlierCap
 from rais.paper import data
 from rais.paper.records.find import read_multipliers
 from rais.paper.settings.schema import Config, phis_of
@@ -38,14 +37,13 @@ class Parts:
     data: data.Dataset
     test_while_training: data.Split
     model: nn.Module
-    forward: Callable[[Tensor, Tensor], Tensor]
     sampler: sampling.Sampler
     gain: gain.GainRatio
     schedule: Callable[[Tensor], Tensor]
     optimizer: torch.optim.Optimizer
     measure: sampling.oracle.Measure
     augment: Callable[[Tensor, Tensor | None], Tensor]
-    protect: Callable[[Tensor, Tensor | None], Tensor]
+    outliers: OutlierCap | None
     device: torch.device
 
 
@@ -71,7 +69,6 @@ def build(cfg: Config, dataset: data.Dataset, replayed: Path | None = None) -> P
         data=dataset,
         test_while_training=fixed_subset(dataset.test, cfg.test_while_training),
         model=model,
-        forward=Weighted(model),
         sampler=sampler,
         gain=ratio,
         schedule=cfg.schedule.build(per_epoch=n / m),
@@ -84,7 +81,7 @@ def build(cfg: Config, dataset: data.Dataset, replayed: Path | None = None) -> P
         ),
         measure=measure,
         augment=augment,
-        protect=OutlierCap(cfg.outliers, alpha=cfg.gain.alpha, device=device) if cfg.outliers else NoCap(),
+        outliers=OutlierCap(cfg.outliers, alpha=cfg.gain.alpha, device=device) if cfg.outliers else None,
         device=device,
     )
 
@@ -102,10 +99,16 @@ def device_of(cfg: Config) -> torch.device:
 
 
 def build_phi(cfg: Config, model: nn.Module) -> gain.Phi:
-    """The φ estimator; in a diagnostic run all that the model can have side by side, the chosen one in charge."""
-    names = phis_of(model) if cfg.diagnose else (cfg.gain.phi,)
-    made = {name: cfg.gain.build_phi(name, model, LOSS, cfg.batch_size) for name in names}
-    return SideBySide(made, active=cfg.gain.phi) if cfg.diagnose else made[cfg.gain.phi]
+    """The φ estimator; in a diagnostic run all that the model can have side by side, the chosen one in charge.
+
+    The halves of `half_batch` are worked off by the loop as parts, except beside others, which need the whole.
+    """
+    if cfg.diagnose:
+        names = phis_of(model)
+        made = {name: cfg.gain.build_phi(name, model, LOSS, cfg.batch_size) for name in names}
+        return SideBySide(made, active=cfg.gain.phi)
+    name = "parts" if cfg.gain.phi == "half_batch" else cfg.gain.phi
+    return cfg.gain.build_phi(name, model, LOSS, cfg.batch_size)
 
 
 def _measure(model: nn.Module, dataset: data.Dataset) -> tuple[Tensor, Tensor]:

@@ -20,10 +20,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.nn.functional import cross_entropy
+from torch.nn.modules.batchnorm import _BatchNorm
 from tqdm import tqdm
 
-from rais.gain import Minibatch
+from rais import Engine
 from rais.gradnorm import softmax_cross_entropy_norm
 from rais.paper.records.write import Record
 from rais.paper.training.build import Parts
@@ -31,43 +33,47 @@ from rais.paper.training.checkpoint import Checkpoint, restore, state_of
 from rais.paper.training.diagnose import diagnose
 from rais.paper.training.evaluate import evaluate, grid
 from rais.paper.training.trace import Trace
-from rais.sampling import NonFiniteNorm
+from rais.sampling import Draw, NonFiniteNorm
 
 LONGEST_RUN = 2  # A run whose r stays below 1 ends after this many times its budget in examples.
 LOOK_EVERY = 100  # Most iterations between two looks at the device: for the progress bar, and for divergence.
 
 
-# What a checkpoint holds of a run: plain numbers, tensors (), and the parts with a state.
-COUNTS = ("iteration", "evaluated")
-SCALARS = ("t_hat", "ratio", "loss", "largest_weight")
-STATEFUL = ("model", "optimizer", "sampler", "gain", "augment", "protect")
+PHASES = ("sampler", "data", "forward", "norms", "backward", "gain", "step")  # as Engine.mark names them, and two more
+STATEFUL = ("model", "optimizer", "augment")  # what a checkpoint holds beside the engine
 
 
 class Diverged(Exception):
     """The loss, the gain ratio or a gradient norm is no longer finite."""
 
 
-class Stopwatch:
-    """Adds up the wall-clock seconds of the blocks that it is around."""
+class Clock:
+    """Seconds of the training steps: wall-clock, CPU, and wall-clock by phase.
+
+    `mark(phase)` ends a phase and begins the next; an evaluation is no part of any.
+    """
 
     def __init__(self) -> None:
-        self.seconds = 0.0
+        self.seconds = self.cpu_seconds = 0.0
+        self.phases = dict.fromkeys(PHASES, 0.0)
 
-    def __enter__(self) -> None:
-        self.began = time.perf_counter()
+    def start(self) -> None:
+        self._began = self._last = time.perf_counter()
+        self._cpu_began = time.process_time()
 
-    def __exit__(self, *_: object) -> None:
-        self.seconds += time.perf_counter() - self.began
+    def mark(self, phase: str) -> None:
+        now = time.perf_counter()
+        self.phases[phase] += now - self._last
+        self._last = now
 
+    def stop(self) -> None:
+        self.seconds += time.perf_counter() - self._began
+        self.cpu_seconds += time.process_time() - self._cpu_began
 
-@dataclass
-class Clock:
-    """Wall-clock and CPU seconds of the training steps, and the part of the former that the sampler and the gain
-    ratio took."""
-
-    seconds: float = 0.0
-    cpu_seconds: float = 0.0
-    sampler: Stopwatch = field(default_factory=Stopwatch)
+    @property
+    def sampler_seconds(self) -> float:
+        """What importance sampling adds: draws, norms, observation with (PT), and the gain ratio."""
+        return sum(self.phases[phase] for phase in ("sampler", "norms", "gain"))
 
 
 @dataclass
@@ -85,47 +91,70 @@ class Loop:
     diagnoses: bool = False
     trace: Trace | None = None
     checkpoint: Checkpoint | None = None
-    iteration: int = 0
     evaluated: int = 0  # points of the grid that have been reached
     clock: Clock = field(default_factory=Clock)
 
     def __post_init__(self) -> None:
-        sampler, device = self.parts.sampler, self.parts.device
-        self.per_epoch = sampler.n / sampler.m
+        p = self.parts
+        self.per_epoch = p.sampler.n / p.sampler.m
         self.budget = self.epochs * self.per_epoch
         self.grid = grid(self.budget, self.evaluations)
-        self.needs_norms = sampler.needs_norms or self.parts.gain.needs_norms or self.parts.protect.needs_norms
-        self.t_hat = torch.zeros((), dtype=torch.float64, device=device)
-        self.ratio = torch.ones((), dtype=torch.float64, device=device)
-        self.loss = torch.zeros((), device=device)
-        self.largest_weight = torch.zeros((), device=device)
+        self.shares_statistics = any(isinstance(module, _BatchNorm) for module in p.model.modules())
+        self.engine = Engine(
+            p.optimizer,
+            p.sampler,
+            model=p.model if self.shares_statistics else None,
+            scheduler=p.schedule,
+            gain=p.gain,
+            outliers=p.outliers,
+            check_every=LOOK_EVERY,
+        )
+        self.engine.mark = self.clock.mark
+        self.loss = torch.zeros((), device=p.device)
+        self.largest_weight = torch.zeros((), device=p.device)
+        self._weights: list[Tensor] = []  # of the draws since the last look
+
+    @property
+    def iteration(self) -> int:
+        return self.engine.iteration
+
+    @property
+    def ratio(self) -> Tensor:
+        return self.engine.ratio
+
+    @property
+    def t_hat(self) -> Tensor:
+        return self.engine.t_hat
 
     def step(self) -> None:
-        """One minibatch. Waits for the device nowhere."""
-        p, of_sampler = self.parts, self.clock.sampler
-        with of_sampler:
-            draw = p.sampler.draw()
-        x, y = p.data.train.batch(draw.index)
-        logits = p.forward(p.augment(x, draw.side), draw.weight)
-        with of_sampler:
-            norm = softmax_cross_entropy_norm(logits.detach(), y) if self.needs_norms else None
-            weight = p.protect(draw.weight, norm)
-        weighted = weight * cross_entropy(logits, y, reduction="none")
-        weighted.mean().backward(retain_graph=p.gain.needs_graph)
-        with of_sampler:
-            if p.sampler.needs_norms:
-                p.sampler.observe(draw, norm)
-            self.ratio = p.gain.update(Minibatch(draw._replace(weight=weight), norm, weighted, x, y))
-        learning_rate = self.ratio * p.schedule(self.t_hat)  # η = r·lr_sched(t̂) [seen]
-        p.optimizer.param_groups[0]["lr"] = learning_rate.to(torch.float32)
-        p.optimizer.step()
-        p.optimizer.zero_grad(set_to_none=True)
-        self.t_hat = self.t_hat + self.ratio
-        self.iteration += 1
-        self.loss = weighted.detach().mean()
-        self.largest_weight = torch.maximum(self.largest_weight, draw.weight.max())
+        """One minibatch: draw, forward, norms, backward with weights; observe, r, step at r·lr_sched(t̂). Waits for
+        the device nowhere.
+
+        Raises:
+            Diverged: a gradient or a norm is not finite.
+        """
+        draw = self.engine.draw()
+        if self.engine.measures_phi(draw) and not self.shares_statistics:  # φ from halves, worked off one by one
+            self.loss = torch.stack([self._work_off(self.engine.part(draw, i, 2)) for i in range(2)]).mean()
+        else:
+            self.loss = self._work_off(draw)
+        if not self.engine.step():
+            raise Diverged(f"a gradient is not finite at iteration {self.iteration}")
+        self._weights.append(draw.weight)
         if self.trace is not None:
             self.trace.count(draw)
+
+    def _work_off(self, draw: Draw) -> Tensor:
+        """Forward and backward of a minibatch or a part of one; its weighted mean loss, ()."""
+        p, engine = self.parts, self.engine
+        x, y = p.data.train.batch(draw.index)
+        x = p.augment(x, draw.side)
+        engine.mark("data")
+        logits = p.model(x)
+        losses = cross_entropy(logits, y, reduction="none")
+        engine.mark("forward")
+        norm = softmax_cross_entropy_norm(logits.detach(), y) if engine.needs_norms else None
+        return engine.backward(draw, losses, logits, norm=norm, inputs=x, targets=y)
 
     def run_timed(self, steps: int) -> None:
         """`steps` minibatches in the timed region, then one look at the device.
@@ -133,16 +162,17 @@ class Loop:
         Raises:
             Diverged: the loss, r or t̂ is not finite.
         """
-        wall, cpu = time.perf_counter(), time.process_time()
+        self.clock.start()
         try:
             for _ in range(steps):
                 self.step()
+            self.largest_weight = torch.maximum(self.largest_weight, torch.cat(self._weights).max())
+            self._weights.clear()
             healthy = torch.isfinite(torch.stack([self.loss.double(), self.ratio, self.t_hat])).all().item()
         except NonFiniteNorm as error:
             raise Diverged(str(error)) from error
         finally:
-            self.clock.seconds += time.perf_counter() - wall
-            self.clock.cpu_seconds += time.process_time() - cpu
+            self.clock.stop()
         if not healthy:
             raise Diverged(f"the loss of a minibatch is not finite at iteration {self.iteration}")
 
@@ -183,13 +213,14 @@ class Loop:
             "test_error": test_error,
             "gain_ratio": self.ratio.item(),
             "learning_rate": (self.ratio * p.schedule(self.t_hat)).item(),
-            "sampler_seconds": self.clock.sampler.seconds,
             "cpu_seconds": self.clock.cpu_seconds,
+            "sampler_seconds": self.clock.sampler_seconds,
+            **{f"phase_{name}": seconds for name, seconds in self.clock.phases.items()},
             "effective_sample_size": p.sampler.effective_sample_size(),
             "largest_weight": self.largest_weight.item(),
             **p.sampler.diagnostics(),
             **p.gain.diagnostics(),
-            **p.protect.diagnostics(),
+            **(p.outliers.diagnostics() if p.outliers is not None else {}),
         }
         if self.diagnoses:
             metrics.update(diagnose(p, self.record, epoch=self.iteration / self.per_epoch))
@@ -220,8 +251,11 @@ class Loop:
         """Everything that the numbers to come depend on, and the place in the record. Torch's global generators are
         no part of it: nothing draws from them."""
         return {
-            **{name: getattr(self, name) for name in (*COUNTS, *SCALARS)},
-            "clock": [self.clock.seconds, self.clock.cpu_seconds, self.clock.sampler.seconds],
+            "evaluated": self.evaluated,
+            "loss": self.loss,
+            "largest_weight": self.largest_weight,
+            "clock": [self.clock.seconds, self.clock.cpu_seconds, *self.clock.phases.values()],
+            "engine": self.engine.state_dict(),
             "parts": {name: state_of(getattr(self.parts, name)) for name in STATEFUL},
             "trace": state_of(self.trace),
             "record": self.record.state_dict(),
@@ -229,11 +263,11 @@ class Loop:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on where `state` was taken, with parts and a trace built from the same settings."""
-        for name in COUNTS:
-            setattr(self, name, state[name])
-        for name in SCALARS:
-            setattr(self, name, state[name].to(self.parts.device))
-        self.clock.seconds, self.clock.cpu_seconds, self.clock.sampler.seconds = state["clock"]
+        self.evaluated = state["evaluated"]
+        self.loss, self.largest_weight = (state[name].to(self.parts.device) for name in ("loss", "largest_weight"))
+        self.clock.seconds, self.clock.cpu_seconds, *phases = state["clock"]
+        self.clock.phases.update(zip(PHASES, phases, strict=True))
+        self.engine.load_state_dict(state["engine"])
         for name in STATEFUL:
             restore(getattr(self.parts, name), state["parts"][name])
         restore(self.trace, state["trace"])

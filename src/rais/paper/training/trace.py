@@ -7,10 +7,10 @@ written anew at every evaluation, with the images that were drawn least and most
 | array    | shape        | meaning                                                                       |
 |----------|--------------|-------------------------------------------------------------------------------|
 | drawn    | (n,)         | int32, draws of each example with importance                                  |
-| labels   | (n,)         | int16                                                                         |
-| epoch    | (evals,)     | float64, examples used / n                                                    |
+| labels   | (n,)         | int32                                                                         |
+| epoch    | (evals,)     | float32, examples used / n                                                    |
 | norms    | (evals, K)   | float32, loss-layer norms of the same K random examples                       |
-| index    | (2k,)        | int64, the k least and then the k most often drawn, rarest and oftenest first |
+| index    | (2k,)        | int32, the k least and then the k most often drawn, rarest and oftenest first |
 | images   | (2k, c, h, w)| uint8                                                                         |
 """
 
