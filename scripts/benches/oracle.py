@@ -1,4 +1,4 @@
-"""One measurement of the oracle, all n exact norms and the full gradient, against the plain passes over the same data."""
+"""One measurement of the oracle, all n exact norms and the full gradient, against plain passes over the same data."""
 
 from __future__ import annotations
 
