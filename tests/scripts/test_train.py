@@ -64,11 +64,11 @@ def kill_once(runs: Path, number: int, pause: float) -> bool:
     return process.returncode != 0
 
 
-@pytest.mark.parametrize("kills", [2, pytest.param(20, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kills", [1, pytest.param(20, marks=pytest.mark.slow)])
 def test_a_killed_run_ends_with_the_record_of_one_that_was_not(kills: int, tmp_path: Path) -> None:
     assert ended(tmp_path / "whole").returncode == 0
     runs, draw = tmp_path / "killed", random.Random(kills)
-    landed = sum(kill_once(runs, signal.SIGKILL, draw.uniform(0, 0.3)) for _ in range(kills))
+    landed = sum(kill_once(runs, signal.SIGKILL, draw.uniform(0, 0.2)) for _ in range(kills))
     assert landed, "every kill came after the end: nothing was tried"
     last = ended(runs)
     assert last.returncode == 0, last.stderr
