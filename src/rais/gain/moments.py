@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from rais.gain.state import Stateful
-from rais.sampling.base import Draw
+from rais.sampling.draw import Draw
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Float64
