@@ -15,6 +15,7 @@ are not finite leaves them as they were, without anyone waiting to find out.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -81,10 +82,11 @@ class RunningMean(Stateful):
     def update(self, value: Tensor) -> None:
         """Take in `value` (size,)."""
         if value.device.type == "cpu":  # The same in NumPy, whose small operations cost a third of torch's.
-            new = np.append(value.numpy(), 1.0)
-            if np.isfinite(new).all():
-                sums = self.sums.numpy()
-                self.sums = torch.from_numpy(sums + self.rates.numpy() * (new - sums))
+            old = self.sums.numpy()
+            new = np.ones(old.shape[-1])
+            new[:-1] = value.numpy()
+            if math.isfinite(new.sum()):
+                self.sums = torch.from_numpy(old + self.rates.numpy() * (new - old))
             return
         value = torch.cat([value, self.one])
         rates = self.rates * torch.isfinite(value.sum())  # 0 where it is not: lerp then leaves everything
@@ -99,7 +101,7 @@ def minibatch_moments(batch: Minibatch) -> Float64[Tensor, " 2"]:
     """
     assert batch.draw.mean_norm is not None  # nothing is averaged before there is one
     if batch.norm.device.type == "cpu":
-        v_cpu = batch.norm.detach().numpy() / np.float64(batch.draw.mean_norm)
+        v_cpu = batch.norm.detach().numpy() * (1.0 / float(batch.draw.mean_norm))
         weighted = batch.draw.weight.numpy() * v_cpu
         return torch.from_numpy(np.array([weighted @ v_cpu, weighted @ weighted]) / len(v_cpu))
     v = batch.norm.to(torch.float64) / batch.draw.mean_norm

@@ -27,7 +27,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -104,8 +103,8 @@ class Adaptive(Stateful):
         """ρ by the slow and by the fast average, (2,) float64; 1 where nothing is known, or all norms are 0."""
         sums = self.moments.sums  # their quotient needs no correction for bias
         if sums.device.type == "cpu":
-            with np.errstate(invalid="ignore"):
-                return torch.from_numpy(np.nan_to_num(sums.numpy()[:, 0] / sums.numpy()[:, 1], nan=1.0))
+            quotients = [first / second if second > 0 else 1.0 for first, second, _ in sums.tolist()]
+            return torch.tensor(quotients, dtype=torch.float64)
         uniform_one, sampled_one, _ = sums.unbind(1)
         return (uniform_one / sampled_one).nan_to_num(nan=1.0)
 
