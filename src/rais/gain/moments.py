@@ -81,7 +81,7 @@ class RunningMean(Stateful):
     def update(self, value: Tensor) -> None:
         """Take in `value` (size,)."""
         if value.device.type == "cpu":  # The same in NumPy, whose small operations cost a third of torch's.
-            new = np.append(value.numpy(), 1.0)
+            new = np.append(value.detach().numpy(), 1.0)
             if np.isfinite(new).all():
                 sums = self.sums.numpy()
                 self.sums = torch.from_numpy(sums + self.rates.numpy() * (new - sums))
@@ -99,9 +99,10 @@ def minibatch_moments(batch: Minibatch) -> Float64[Tensor, " 2"]:
     """
     assert batch.draw.mean_norm is not None  # nothing is averaged before there is one
     if batch.norm.device.type == "cpu":
-        v_cpu = batch.norm.detach().numpy() / np.float64(batch.draw.mean_norm)
-        weighted = batch.draw.weight.numpy() * v_cpu
-        return torch.from_numpy(np.array([weighted @ v_cpu, weighted @ weighted]) / len(v_cpu))
+        with np.errstate(all="ignore"):  # what is not finite is left out when it is averaged
+            v_cpu = batch.norm.detach().to(torch.float64).numpy() / np.float64(batch.draw.mean_norm)
+            weighted = batch.draw.weight.to(torch.float64).numpy() * v_cpu
+            return torch.from_numpy(np.array([weighted @ v_cpu, weighted @ weighted]) / len(v_cpu))
     v = batch.norm.to(torch.float64) / batch.draw.mean_norm
     both = torch.stack([v, batch.draw.weight * v])
     # (v, weight v) times weight v: mean_j weight_j v_j² for uniform draws, mean_j (weight_j v_j)² for p

@@ -104,7 +104,7 @@ class Adaptive(Stateful):
         """ρ by the slow and by the fast average, (2,) float64; 1 where nothing is known, or all norms are 0."""
         sums = self.moments.sums  # their quotient needs no correction for bias
         if sums.device.type == "cpu":
-            with np.errstate(invalid="ignore"):
+            with np.errstate(all="ignore"):
                 return torch.from_numpy(np.nan_to_num(sums.numpy()[:, 0] / sums.numpy()[:, 1], nan=1.0))
         uniform_one, sampled_one, _ = sums.unbind(1)
         return (uniform_one / sampled_one).nan_to_num(nan=1.0)
