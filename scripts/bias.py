@@ -134,7 +134,7 @@ def main() -> None:
     loop = Loop(parts, None, epochs=cfg.epochs, evaluations=cfg.evaluations)
     for epoch in sorted(args.epochs):
         while loop.iteration < epoch * loop.per_epoch:
-            loop.step()
+            loop.run_timed(1)
         print(f"{args.task}, seed {args.seed}, epoch {epoch:g}, {args.minibatches} minibatches", flush=True)
         for what, value, error in measure(parts, args.minibatches, seed=args.seed):
             print(f"  {what:40} {value:9.5f} ± {error:.5f}", flush=True)

@@ -84,7 +84,7 @@ class RunningMean(Stateful):
         if value.device.type == "cpu":  # The same in NumPy, whose small operations cost a third of torch's.
             old = self.sums.numpy()
             new = np.ones(old.shape[-1])
-            new[:-1] = value.numpy()
+            new[:-1] = value.detach().numpy()
             if math.isfinite(new.sum()):
                 self.sums = torch.from_numpy(old + self.rates.numpy() * (new - old))
             return
@@ -101,9 +101,10 @@ def minibatch_moments(batch: Minibatch) -> Float64[Tensor, " 2"]:
     """
     assert batch.draw.mean_norm is not None  # nothing is averaged before there is one
     if batch.norm.device.type == "cpu":
-        v_cpu = batch.norm.detach().numpy() * (1.0 / float(batch.draw.mean_norm))
-        weighted = batch.draw.weight.numpy() * v_cpu
-        return torch.from_numpy(np.array([weighted @ v_cpu, weighted @ weighted]) / len(v_cpu))
+        with np.errstate(all="ignore"):  # what is not finite is left out when it is averaged
+            v_cpu = batch.norm.detach().to(torch.float64).numpy() / float(batch.draw.mean_norm)
+            weighted = batch.draw.weight.to(torch.float64).numpy() * v_cpu
+            return torch.from_numpy(np.array([weighted @ v_cpu, weighted @ weighted]) / len(v_cpu))
     v = batch.norm.to(torch.float64) / batch.draw.mean_norm
     both = torch.stack([v, batch.draw.weight * v])
     # (v, weight v) times weight v: mean_j weight_j v_j² for uniform draws, mean_j (weight_j v_j)² for p
