@@ -18,8 +18,8 @@ import reproduce
 import train
 from rais.paper import data
 from rais.paper import settings as config
+from rais.paper.records import find, layout
 from rais.paper.records import read as load
-from rais.paper.records import write as record
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 EXPERIMENTS = sorted(path.stem for path in (CONF / "experiment").glob("*.yaml"))
@@ -68,8 +68,8 @@ def trained(overrides: Sequence[str]) -> Path:
     """The folder of the record of a run with these overrides, in miniature."""
     whole = config.from_hydra(compose("config", list(overrides)))
     composed = compose("config", [*overrides, *miniature(whole), "device=cpu", "threads=1"])
-    assert train.run(composed) in record.COMPLETE
-    folder = record.find_complete(config.from_hydra(composed))
+    assert train.run(composed) in layout.COMPLETE
+    folder = find.find_complete(config.from_hydra(composed))
     assert folder is not None
     return folder
 
