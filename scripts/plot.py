@@ -1,9 +1,9 @@
-"""Draw figures and tables from records: `python scripts/plot.py` (or with names, such as fig1_oracle, or fig4).
+"""Draw figures and tables from records: `python scripts/plot.py` (or with names, such as headroom, or curves_mnist).
 
-Reads the record root, writes OUT/tables/*.csv, OUT/figures/*.png and *.pdf, and prints the speed-ups and every path.
-A figure whose runs are missing is listed as skipped with the command that makes them. `--readme README.md` puts
-the numbers of the records between the marks in that file; with `--check` nothing is written, and the exit code is
-1 where the numbers in the file are not those of the records.
+Reads the record root and the pilots, writes OUT/tables/*.csv and OUT/figures/*.png (`--pdf`: and *.pdf), and prints the
+speed-ups and every path. A figure whose runs are missing is listed as skipped with the command that makes them.
+`--readme FILE` puts the numbers of the records between the marks in that file; with `--check` nothing is written, and
+the exit code is 1 where the numbers in a file are not those of the records.
 """
 
 from __future__ import annotations
@@ -16,53 +16,48 @@ from pathlib import Path
 import pandas as pd
 
 from rais.paper import figures
-from rais.paper.analysis import levels, readme, sensitivity
-from rais.paper.analysis import speedup as stats
-from rais.paper.figures.fig2_approximation import phi_table
-from rais.paper.figures.fig7_two_by_two import two_by_two_table
-from rais.paper.records.read import RecordError, Records, load
-
-TABLES = {
-    "speedup": stats.speedup_table,
-    "final": stats.final_table,
-    "levels": levels.levels_table,
-    "sensitivity": sensitivity.sensitivity_table,
-    "phi": phi_table,
-    "two_by_two": two_by_two_table,
-}
+from rais.paper.analysis import readme
+from rais.paper.analysis.speedup import speedup_table, speedup_text
+from rais.paper.records.read import RecordError, Records, load, run_folders
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", metavar="NAME", help="figures to draw (default: all)")
     parser.add_argument("--records", type=Path, default=Path("results/records"), help="record root")
+    parser.add_argument("--pilots", type=Path, default=Path("results/pilots"), help="record root of the pilots")
     parser.add_argument("--out", type=Path, default=Path("results"), help="holds figures/ and tables/")
-    parser.add_argument("--readme", type=Path, help="file whose numbers between marks are replaced")
-    parser.add_argument("--check", action="store_true", help="compare the file given by --readme, write nothing")
+    parser.add_argument("--pdf", action="store_true", help="write each figure as PDF too")
+    parser.add_argument("--readme", type=Path, action="append", default=[], help="file to put the numbers into")
+    parser.add_argument("--check", action="store_true", help="compare the files given by --readme, write nothing")
     options = parser.parse_args(arguments)
     if options.check and not options.readme:
         parser.error("--check needs --readme FILE")
     return options
 
 
-def write_tables(records: Records, out: Path) -> list[Path]:
-    """OUT/tables/*.csv, six digits; a table without rows is left out. Returns the paths."""
+def write_tables(records: Records, pilots: Records | None, out: Path) -> list[Path]:
+    """OUT/tables/*.csv of every figure, six digits; a table without rows is left out. Returns the paths."""
     out.mkdir(parents=True, exist_ok=True)
     paths = []
-    for name, make in TABLES.items():
-        table = make(records)
-        if len(table):
-            paths.append(out / f"{name}.csv")
-            table.to_csv(paths[-1], index=False, float_format="%.6g", lineterminator="\n")
+    for module in figures.FIGURES.values():
+        source = pilots if module.NEEDS.pilots else records
+        for name, make in module.NEEDS.tables.items() if source is not None else ():
+            table = make(source)
+            if len(table):
+                paths.append(out / f"{name}.csv")
+                table.to_csv(paths[-1], index=False, float_format="%.6g", lineterminator="\n")
     return paths
 
 
-def write_figures(records: Records, names: Sequence[str], out: Path) -> tuple[list[Path], list[str]]:
+def write_figures(
+    records: Records, pilots: Records | None, names: Sequence[str], out: Path, formats: Sequence[str]
+) -> tuple[list[Path], list[str]]:
     """The figures of those names: the paths written, and a line for every figure whose runs are missing."""
     paths, skipped = [], []
     for name in names:
         try:
-            paths += figures.save(figures.draw(name, records), out / name)
+            paths += figures.save(figures.draw(name, records, pilots), out / name, formats)
         except figures.MissingRuns as reason:
             skipped.append(str(reason))
     return paths, skipped
@@ -70,16 +65,16 @@ def write_figures(records: Records, names: Sequence[str], out: Path) -> tuple[li
 
 def terminal_table(records: Records) -> str:
     """The table of speed-ups in aligned text, and the runs that were left out."""
-    table = stats.speedup_table(records)
+    table = speedup_table(records)
     ends = {"examples": [], "seconds": []}
     for _, row in table.iterrows():
         for unit, cells in ends.items():
-            cells.append(stats.speedup_text(row, unit))
+            cells.append(speedup_text(row, unit))
     shown = pd.DataFrame(
         {
             "task": table["task"],
             "arm": table["arm"],
-            "n": table["n_seeds"],
+            "at target": table["reached"].astype(str) + " of " + table["n_seeds"].astype(str),
             "speed-up, examples": ends["examples"],
             "speed-up, seconds": ends["seconds"],
             "final loss": table["final_train_loss"].map("{:.4f}".format),
@@ -93,38 +88,55 @@ def terminal_table(records: Records) -> str:
     return "\n".join(lines)
 
 
+def resolve(asked: Sequence[str], known: Sequence[str]) -> list[str]:
+    """The names of `known` that are asked for, a figure that there is for each task by its name alone; all for none.
+
+    Raises:
+        ValueError: a name that is no figure.
+    """
+    named = {name: [n for n in known if n == name or n.startswith(f"{name}_")] for name in asked}
+    for name in named:
+        if name in figures.FIGURES and not named[name]:
+            named[name] = [name]
+    if unknown := [name for name, found in named.items() if not found]:
+        raise ValueError(f"no figure {', '.join(sorted(unknown))}: choose from {', '.join(known)}")
+    return list(dict.fromkeys(sum(named.values(), []))) or list(known)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     options = parse(arguments)
     try:
         records = load(options.records)
-        known = figures.figures_for(records)
-        named = {name: [n for n in known if n == name or n.startswith(f"{name}_")] for name in options.names}
-        if unknown := [name for name, found in named.items() if not found]:
-            raise ValueError(f"no figure {', '.join(sorted(unknown))}: choose from {', '.join(known)}")
+        pilots = load(options.pilots) if run_folders(options.pilots) else None
+        names = resolve(options.names, figures.names(records))
         if options.check:
             return check(records, options)
         print(terminal_table(records), end="\n\n")
-        paths = write_tables(records, options.out / "tables")
-        drawn, skipped = write_figures(records, sum(named.values(), []) or list(known), options.out / "figures")
+        formats = ("png", "pdf") if options.pdf else ("png",)
+        paths = write_tables(records, pilots, options.out / "tables")
+        drawn, skipped = write_figures(records, pilots, names, options.out / "figures", formats)
         paths += drawn
-        if options.readme:
-            text = options.readme.read_text(encoding="utf-8")
-            made = readme.parts(records, options.out / "bench")
-            options.readme.write_text(readme.fill(text, made, options.readme), encoding="utf-8")
-            paths.append(options.readme)
+        for path in options.readme:
+            path.write_text(filled(path, records, options.out), encoding="utf-8")
+            paths.append(path)
     except (RecordError, ValueError, OSError) as error:
         raise SystemExit(f"plot: {error}") from error
     print("\n".join([*map(str, paths), *(f"skipped: {reason}" for reason in skipped)]))
     return 0
 
 
+def filled(path: Path, records: Records, out: Path) -> str:
+    """The text of `path` with the numbers of the records between its marks."""
+    made = readme.parts(records, out / "bench") | {"map": figures.map_table()}
+    return readme.fill(path.read_text(encoding="utf-8"), made, path)
+
+
 def check(records: Records, options: argparse.Namespace) -> int:
-    """0 where the numbers in the README are those of the records, else 1 and the command that renews them."""
-    text = options.readme.read_text(encoding="utf-8")
-    if readme.fill(text, readme.parts(records, options.out / "bench"), options.readme) == text:
-        return 0
-    print(f"plot: numbers in {options.readme} are not those of {records.root}: run `make figures`", file=sys.stderr)
-    return 1
+    """0 where the numbers in the files are those of the records, else 1 and the command that renews them."""
+    stale = [path for path in options.readme if filled(path, records, options.out) != path.read_text(encoding="utf-8")]
+    for path in stale:
+        print(f"plot: numbers in {path} are not those of {records.root}: run `make figures`", file=sys.stderr)
+    return 1 if stale else 0
 
 
 if __name__ == "__main__":

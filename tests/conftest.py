@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import pytest
 
 HEADER = "iteration,examples,epoch,epochs_equivalent,seconds,metric,value\n"
 N, BATCH = 1_000, 10
+TARGET = math.exp(-4)  # nats, of every task unless a test says otherwise
 
 
 def write_run(
@@ -24,12 +26,14 @@ def write_run(
     task: str = "digits",
     run_id: str | None = None,
     status: str = "done",
-    core_share: float = 1.0,
+    core_share: float = 1.0,  # CPU seconds of the timed region / its wall-clock
     seconds_per_example: float = 0.01,
     epochs_equivalent: Sequence[float] | None = None,
     norms: Sequence[tuple[float, int, float, float]] = (),
     variant: str = "",
     examples_npz: Mapping[str, np.ndarray] | None = None,
+    target_loss: float | None = TARGET,
+    epochs: float = 10.0,
     **meta: object,
 ) -> Path:
     """One run folder under `root`, with `metrics` given at the evaluations after `examples` examples."""
@@ -57,7 +61,12 @@ def write_run(
         "seed": seed,
         "status": status,
         "message": "",
-        "config": {"batch_size": BATCH, "epochs": 10.0, "data": {"name": task, "n_train": None}},
+        "config": {
+            "batch_size": BATCH,
+            "epochs": epochs,
+            "target_loss": target_loss,
+            "data": {"name": task, "n_train": None},
+        },
         "n": N,
         "command": f"python scripts/train.py task={task} sampler={arm} seed={seed}",
         "commit": "0" * 40,

@@ -1,6 +1,7 @@
-"""The parts of the README that hold numbers, made from records and put between their marks.
+"""The parts of README.md and results/README.md that hold numbers, made from records and put between their marks.
 
 A part stands between `<!-- name:begin -->` and `<!-- name:end -->`. Nobody types a number there: `make figures` does.
+Every number carries its spread and its seeds; every row its command, duration and hardware.
 """
 
 from __future__ import annotations
@@ -8,32 +9,51 @@ from __future__ import annotations
 import csv
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
-from rais.paper.analysis import sensitivity
-from rais.paper.analysis import speedup as stats
+import numpy as np
+import pandas as pd
+
+from rais.paper.analysis.final import final_table
+from rais.paper.analysis.headroom import headroom_table
+from rais.paper.analysis.intervals import SEEDS
+from rais.paper.analysis.rises import rises_table, steadiness_table
+from rais.paper.analysis.speedup import DIFFERENCE, speedup_table, speedup_text, spread_text
 from rais.paper.records.read import Records
 
 MARK = re.compile(r"<!-- (\w+):(begin|end) -->")
+# The rows of the first table: task, and its name for a stranger.
+FIRST = {"mnist": "MNIST, LeNet-5", "digits": "digits, LeNet-5", "cifar10_resnet8": "CIFAR-10, ResNet-8"}
+SPREADS = (
+    f"[95 % bootstrap interval of the ratio of medians] from {SEEDS} seeds on, "
+    "(range of the same-seed ratios) with fewer."
+)
 
 
 def parts(records: Records, bench: Path) -> dict[str, str]:
-    """Markdown by name: `claim`, `speedup`, and from bench/*.csv and .json, where they are, `bench` and `unrun`."""
+    """Markdown by name, from the records, and from bench/*.csv and .json, where they are, `bench` and `unrun`."""
     return {
         "claim": claim(records),
-        "speedup": stats.readme_table(records),
+        "first": first_table(records),
+        "speedup": speedup_markdown(records),
+        "steadiness": steadiness_markdown(records),
+        "headroom": headroom_markdown(records),
         "bench": bench_table(bench),
         "unrun": unrun_table(records, bench),
     }
 
 
 def fill(text: str, made: dict[str, str], path: Path) -> str:
-    """`text` with every part of `made` between its marks.
+    """`text` with every part of `made` that it has marks for between them.
 
     Raises:
-        ValueError: a mark is missing, repeated, out of order, or of an unknown part.
+        ValueError: no mark at all, or one that is missing, repeated, out of order, or of an unknown part.
     """
-    for name in {name for name, _ in MARK.findall(text)} | {"speedup"}:
+    wanted = {name for name, _ in MARK.findall(text)}
+    if not wanted:
+        raise ValueError(f"{path} has no marks to put numbers between, such as <!-- speedup:begin -->")
+    for name in sorted(wanted):
         begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
         before, _, rest = text.partition(begin)
         _, _, after = rest.partition(end)
@@ -44,54 +64,138 @@ def fill(text: str, made: dict[str, str], path: Path) -> str:
 
 
 def claim(records: Records) -> str:
-    """What RAIS saved on MNIST, and where it was run what it saves if it may go on a little past uniform's budget;
-    nothing where there are no such records."""
-    table = stats.speedup_table(records)
-    rows = table[(table["task"] == "mnist") & (table["arm"] == "rais")]
+    """What RAIS saved on MNIST, in one sentence; nothing where there are no such records, or no target."""
+    table = speedup_table(records)
+    rows = table[(table["task"] == "mnist") & (table["arm"] == "rais") & (table["examples_speedup"] > 0)]
     if rows.empty:
         return ""
     row = rows.iloc[0]
-    end = stats.final_table(records).set_index(["task", "arm"]).loc[("mnist", "rais")]
-    note = "" if row["status"] == "done" else f" Of these runs: {row['status']} (counted as 0)."
-    fewer, sooner = (stats.speedup_text(row, unit) for unit in ("examples", "seconds"))
+    end = final_table(records).set_index(["task", "arm"]).loc[("mnist", "rais")]
+    fewer, sooner = (speedup_text(row, unit) for unit in ("examples", "seconds"))
     return (
-        f"**On MNIST with LeNet-5, RAIS reached uniform SGD's final training loss with {fewer} fewer examples and in "
-        f"{sooner} less time** ({row['n_seeds']} seeds, 95 % intervals; {end['hardware']}).{note}{_longer(records)}\n"
+        f"**On MNIST with LeNet-5, RAIS reaches plain SGD's training loss with {fewer} fewer examples and in {sooner} "
+        f"less time** ({row['reached']} of {row['n_seeds']} seeds reach it; {end['hardware']}).\n"
     )
 
 
-def _longer(records: Records) -> str:
-    """The same for runs of RAIS with another budget: those that end just above L* get there later."""
-    table = sensitivity.sensitivity_table(records.of("mnist"))
-    default = sensitivity.default_of(records.of("mnist"), "epochs")
-    rows = table[(table["sweep"] == "epochs") & (table["arm"] == "rais") & (table["value"] != default)]
-    return "".join(
-        f" With a budget of {float(row['value']):g} instead of {default} epochs equivalent, "
-        f"{row['n_seeds'] - row['never'] - row['diverged']} of {row['n_seeds']} got there: "
-        f"{stats.speedup_text(row, 'examples')} fewer examples."
-        for _, row in rows.iterrows()
-    )
+def first_table(records: Records) -> str:
+    """The table of the README's first screen: RAIS on the tasks of FIRST, those that have records."""
+    table = speedup_table(records).set_index(["task", "arm"], drop=False)
+    lines = table_head(["task", "speed-up in examples", "in seconds", "seeds at the target", "test error, against SGD"])
+    for task, name in FIRST.items():
+        if (task, "rais") in table.index:
+            row = table.loc[(task, "rais")]
+            units = (speedup_text(row, unit) for unit in ("examples", "seconds"))
+            lines.append(cells([name, *units, f"{row['reached']} of {row['n_seeds']}", difference_text(row)]))
+    return f"{chr(10).join(lines)}\n\n{SPREADS}\n" if len(lines) > 2 else ""
+
+
+def speedup_markdown(records: Records) -> str:
+    """The whole table of speed-ups, and a note for every row whose status is not `done`."""
+    final = final_table(records).set_index(["task", "arm"])
+    heads = ["task", "arm", "speed-up in examples", "in seconds", "at the target", "final loss", "test error"]
+    lines, notes = table_head([*heads, "test error, against SGD", "a run takes, hardware"]), []
+    for _, row in speedup_table(records).iterrows():
+        if row["status"] != "done":
+            notes.append(f"- {row['task']}, `{row['arm']}`: {row['status']}.")
+        if not row["n_seeds"]:
+            continue
+        end = final.loc[(row["task"], row["arm"])]
+        lines.append(
+            cells(
+                [
+                    row["task"],
+                    f"`{row['arm']}`",
+                    *(speedup_text(row, unit) for unit in ("examples", "seconds")),
+                    f"{row['reached']} of {row['n_seeds']}",
+                    _range(end, "final_train_loss", 1, ".4f"),
+                    _range(end, "test_error", 100, ".2f") + " %",
+                    difference_text(row),
+                    f"{_duration(end['duration_seconds'])}, {end['hardware']}",
+                ]
+            )
+        )
+    if len(lines) == 2:
+        return ""
+    lines += ["", f"{SPREADS} Losses and errors: median (lowest to highest).", *([""] if notes else []), *notes]
+    return "\n".join(lines) + "\n"
+
+
+def steadiness_markdown(records: Records) -> str:
+    """The table of largest weights and rises, and the runs whose loss more than trebled."""
+    heads = ["task", "arm", "seeds", "largest weight", "largest rise of the loss", "uniform's", "runs that trebled"]
+    lines = table_head(heads)
+    for _, row in steadiness_table(records).iterrows():
+        weight = "–" if np.isnan(row["largest_weight"]) else f"{row['largest_weight']:.3g}"
+        rise, beside = _range(row, "largest_rise", 1, ".2f"), f"{row['uniform_largest_rise']:.2f}"
+        lines.append(cells([row["task"], f"`{row['arm']}`", row["n_seeds"], weight, rise, beside, row["trebled"]]))
+    notes = [
+        f"- {run['task']}, `{run['arm']}{'@' + run['variant'] if run['variant'] else ''}`, seed {run['seed']}, epoch "
+        f"{run['epoch']:.1f}: {run['loss_before']:.3g} → {run['loss_after']:.3g} ({run['rise']:.1f}×), largest weight "
+        f"{run['largest_weight']:.3g}, r {run['gain_ratio']:.3g}, learning rate {run['learning_rate']:.3g}."
+        for _, run in rises_table(records).iterrows()
+    ]
+    return "\n".join([*lines, *([""] if notes else []), *notes]) + "\n" if len(lines) > 2 else ""
+
+
+def headroom_markdown(records: Records) -> str:
+    """The table of where the possible gain is lost: medians over evaluations of diagnosed runs."""
+    heads = ["task", "arm", "seeds", "oracle ρ", "hindsight ρ", "ρ in use", "estimated ρ", "estimated / true"]
+    lines = table_head([*heads, "slow average / true", "φ", "r", "lost to"])
+    for _, row in headroom_table(records).iterrows():
+        names = ("oracle_rho", "hindsight_rho", "true_rho", "rho", "estimated_over_true", "slow_over_true", "phi")
+        numbers = ("–" if np.isnan(row[name]) else f"{row[name]:.2f}" for name in (*names, "gain_ratio"))
+        lines.append(cells([row["task"], f"`{row['arm']}`", row["n_seeds"], *numbers, row["verdict"]]))
+    return "\n".join(lines) + "\n" if len(lines) > 2 else ""
+
+
+def difference_text(row: pd.Series) -> str:
+    """The difference in test error of a row of the speed-up table, percentage points, such as `+0.03 % [-0.02,
+    0.07]`."""
+    if np.isnan(row[DIFFERENCE]):
+        return "–"
+    low, high = 100 * row[f"{DIFFERENCE}_low"], 100 * row[f"{DIFFERENCE}_high"]
+    return f"{100 * row[DIFFERENCE]:+.2f} %" + spread_text(low, high, row["n_seeds"], "+.2f")
 
 
 def bench_table(bench: Path) -> str:
     """The rows of bench/step.csv, and how they were measured; nothing where they are missing."""
-    lines = ["| what | value [95 % interval] |", "|---|---|"]
+    lines = table_head(["what", "value [95 % interval]"])
     for row in _rows(bench, "step"):
         value, low, high = (f"{float(row[key]):.3f}" for key in ("value", "low", "high"))
         unit = "" if row["unit"] == "1" else f" {row['unit']}"
-        lines.append(f"| {row['quantity']} | {value}{unit}" + (f" [{low}, {high}] |" if low != high else " |"))
+        lines.append(cells([row["quantity"], f"{value}{unit}" + (f" [{low}, {high}]" if low != high else "")]))
     return _with_source(lines, bench, "step")
 
 
 def unrun_table(records: Records, bench: Path) -> str:
     """The tasks of bench/tasks.csv without complete headline runs: how to run them, and what that takes on a CPU."""
-    lines = ["| task | command | a step of uniform SGD | a run, evaluations not counted |", "|---|---|---|---|"]
+    lines = table_head(["task", "command", "a step of uniform SGD", "a run, evaluations not counted"])
     for row in _rows(bench, "tasks"):
         if row["task"] not in records.comparable.tasks:
-            command = f"`python scripts/train.py --multirun experiment=fig4_{row['task']}`"
+            command = f"`python scripts/train.py --multirun experiment=curves task={row['task']}`"
             seconds, hours = float(row["seconds_per_step"]), float(row["hours_per_run"])
-            lines.append(f"| {row['task']} | {command} | {seconds:.1f} s | {hours:.0f} h |")
+            lines.append(cells([row["task"], command, f"{seconds:.1f} s", f"{hours:.0f} h"]))
     return _with_source(lines, bench, "tasks")
+
+
+def cells(texts: Sequence[object]) -> str:
+    """A row of a Markdown table."""
+    return "| " + " | ".join(map(str, texts)) + " |"
+
+
+def table_head(heads: Sequence[str]) -> list[str]:
+    """The two lines that begin a Markdown table."""
+    return [cells(heads), cells(["---"] * len(heads))]
+
+
+def _range(row: pd.Series, name: str, scale: float, form: str) -> str:
+    """`median (lowest to highest)` of a number in the columns `name`, `name`_low and `name`_high."""
+    middle, low, high = (scale * row[f"{name}{end}"] for end in ("", "_low", "_high"))
+    if np.isnan(middle):
+        return "–"
+    ends = f" ({format(low, form)} to {format(high, form)})" if low < high else ""
+    return format(middle, form) + ends
 
 
 def _rows(bench: Path, name: str) -> list[dict[str, str]]:
@@ -109,3 +213,7 @@ def _with_source(lines: list[str], bench: Path, name: str) -> str:
     made = json.loads((bench / f"{name}.json").read_text(encoding="utf-8"))
     hardware = made["hardware"]
     return "\n".join(lines) + f"\n\n`{made['command']}`, {hardware['cpu']}, {hardware['threads']} thread.\n"
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 99.5 else f"{seconds / 60:.0f} min"

@@ -1,43 +1,41 @@
-"""Speed-ups and intervals over seeds, from the records alone.
+"""The measure: what each arm saves on the way to a training loss that was fixed before any arm was run.
 
-The comparison is meant to be fair to both sides [ours]: every arm of a task is asked what it paid for L*,
-the training loss that uniform sampling ends with, and uniform is asked the same, since it may get there
-before its end. Runs that diverge or never get there stay in every mean with a speed-up of 0, and the status
-names them.
+A task names its target, the loss of pilot runs of uniform SGD at three quarters of the budget (pilots.py), and every
+arm may train to the whole budget to reach it. A speed-up is the median cost of uniform's runs over the median cost of
+the arm's, on the seeds that both have; a run that does not get there costs infinitely much.
 
 symbol    code      shape      unit
-L*        level     ()         nats, mean over the seeds of uniform's final training loss, or a multiple of it
-cost      *_cost    (runs,)    training examples, or seconds of the timed region, paid for L*; inf for never
+L         level     ()         nats, the target or a multiple of it
+cost      *_cost    (runs,)    training examples, or seconds of the timed region, until the loss first is at or below L
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
+from rais.paper.analysis.intervals import SEEDS, mean_spread, ratio_of_medians, ratio_spread
 from rais.paper.records.read import Records
 
-# What a run ends with, and how a speed-up and its interval are named.
+# What a run ends with, and how a speed-up and its spread are named.
 ENDS = ("gain_ratio", "final_train_loss", "test_error", "sampler_share")
 SPEEDUPS = tuple(f"{unit}_{part}" for unit in ("examples", "seconds") for part in ("speedup", "low", "high"))
+DIFFERENCE = "test_error_difference"
 SPEEDUP_COLUMNS = [
     "task",
     "arm",
     "n_seeds",
+    "reached",
     *SPEEDUPS,
-    "final_train_loss",
     "test_error",
+    *(f"{DIFFERENCE}{end}" for end in ("", "_low", "_high")),
+    "final_train_loss",
     "status",
 ]
-OWN_CORE = 0.95
-RESAMPLES = 10_000
-# What `make reproduce` says of a run though it is the default: where records go, and which run a replay takes.
-_DEFAULTS = r"\sruns=results/runs(?=\s|$)|\sgain\.record=results/runs/\w+/rais/seed\d+-\w+"
-_TASK = r"\sexperiment=fig4_"  # a single run of fig4_<task> is a run of the task
+NOT_COUNTED = {"oracle": "its passes over the whole training set are not counted as examples"}
 
 
 def crossing(x: ArrayLike, loss: ArrayLike, level: float) -> float:
@@ -58,60 +56,41 @@ def crossing(x: ArrayLike, loss: ArrayLike, level: float) -> float:
     return float(x[j - 1] + (x[j] - x[j - 1]) * (before - _log(level)) / (before - after))
 
 
-def bootstrap_interval(values: ArrayLike) -> tuple[float, float]:
-    """The 95 % percentile interval of the mean of `values`, shape (k,), over 10 000 resamples of the k seeds.
+def targets(runs: pd.DataFrame) -> dict[str, float]:
+    """The target loss of each task of `Records.runs`, nats; nan where no run names one.
 
-    (nan, nan) for fewer than two values: one seed says nothing of the spread. Same values, same interval.
+    Raises:
+        ValueError: runs of one task name different targets.
     """
-    low, high = bootstrap_band(np.asarray(values, float)[:, None])
-    return float(low[0]), float(high[0])
+    named = {task: sorted(of_task["target_loss"].dropna().unique()) for task, of_task in runs.groupby("task")}
+    for task, found in named.items():
+        if len(found) > 1:
+            raise ValueError(
+                f"runs of {task} name the targets {', '.join(f'{x:g}' for x in found)}: a target is not touched once "
+                "runs are made with it; keep the runs of one of them"
+            )
+    return {task: found[0] if found else float("nan") for task, found in named.items()}
 
 
-def bootstrap_band(values: NDArray, resamples: int = RESAMPLES) -> tuple[NDArray, NDArray]:
-    """`bootstrap_interval` for every column of `values`, shape (seeds, k); rows resampled. Two of (k,)."""
-    k = len(values)
-    if k < 2:
-        return np.full(values.shape[1], np.nan), np.full(values.shape[1], np.nan)
-    counts = np.random.default_rng(0).multinomial(k, np.full(k, 1 / k), size=resamples)
-    low, high = np.percentile(counts @ values / k, [2.5, 97.5], axis=0)
-    return low, high
-
-
-def mean_curve(
-    curves: Sequence[tuple[ArrayLike, ArrayLike]], *, log: bool
-) -> tuple[NDArray, NDArray, NDArray, NDArray]:
-    """Mean and 95 % band over seeds of curves measured at different x: (grid, mean, low, high), each (k,).
-
-    curves: a pair (x, y) a seed, each of shape (evaluations,), x increasing. The grid is every x at which
-    some seed was measured, as far as all seeds reach. With `log` means and interpolation are those of log y
-    (a geometric mean).
-    """
-    start, end = max(np.min(x) for x, _ in curves), min(np.max(x) for x, _ in curves)
-    grid = np.unique(np.concatenate([np.asarray(x, float) for x, _ in curves]))
-    grid = grid[(grid >= start) & (grid <= end)]
-    forward, back = (_log, np.exp) if log else (np.asarray, np.asarray)
-    values = np.stack([np.interp(grid, x, forward(y)) for x, y in curves])
-    low, high = bootstrap_band(values, resamples=2_000)
-    return grid, back(values.mean(axis=0)), back(low), back(high)
-
-
-def own_core(runs: pd.DataFrame) -> pd.Series:
-    """Whether the seconds of each row of `Records.runs` can be compared: a GPU run, or core_share >= 0.95. [ours]"""
-    return (runs["gpu"] != "") | (runs["core_share"] >= OWN_CORE)
+def timed_seconds(run: pd.Series, wide: pd.DataFrame) -> pd.Series:
+    """Seconds of the timed region at each evaluation of a run: on a CPU with one thread its CPU seconds, which another
+    process on the next core hardly lengthens; else wall-clock, synchronised on a GPU."""
+    by_cpu = run["gpu"] == "" and run["threads"] == 1 and "cpu_seconds" in wide
+    return wide["cpu_seconds" if by_cpu else "seconds"]
 
 
 def run_table(records: Records, factor: float = 1.0) -> pd.DataFrame:
-    """`records.runs` plus what each run ended with and what L* cost it, one row a run.
+    """`records.runs` plus what each run ended with and what `factor` times the target cost it, one row a run.
 
     Added: start_train_loss, final_train_loss (nats), test_error (fraction), gain_ratio (the last one), examples,
-    seconds; sampler_share (of the seconds, spent in drawing, observing and the gain ratio); level (`factor` times the
-    L* of the task; nan where uniform is missing or did not start above that); examples_cost, seconds_cost (of that
-    level; inf for never; nan without one); own_core (the seconds can be compared: a GPU run, or a CPU run whose
-    core_share is at least 0.95). A diverged run has no final loss, test error and gain ratio (nan), and its costs are
-    inf.
+    seconds (timed_seconds); sampler_share (of the wall-clock, spent in drawing, observing and the gain ratio); level
+    (nats; nan where the task has no target, or a run started at or below it); examples_cost, seconds_cost (inf for
+    never; nan without a level). A diverged run has no final loss, test error and gain ratio (nan); a level that it
+    reached before keeps its cost.
     """
     runs = records.runs
     wides = {index: records.wide(run) for index, run in runs.iterrows()}
+    seconds = {index: timed_seconds(run, wides[index]) for index, run in runs.iterrows()}
     done = runs["status"] == "done"
     ends = {
         index: {
@@ -120,20 +99,17 @@ def run_table(records: Records, factor: float = 1.0) -> pd.DataFrame:
             "test_error": _last(wide, "test_error") if done[index] else np.nan,
             "gain_ratio": _last(wide, "gain_ratio") if done[index] else np.nan,
             "examples": float(wide["examples"].iloc[-1]),
-            "seconds": wide["seconds"].iloc[-1],
+            "seconds": seconds[index].iloc[-1],
             "sampler_share": _last(wide, "sampler_seconds") / (wide["seconds"].iloc[-1] or np.nan),
         }
         for index, wide in wides.items()
     }
     columns = ["start_train_loss", *ENDS, "examples", "seconds"]
     table = runs.join(pd.DataFrame.from_dict(ends, orient="index", columns=columns, dtype=float))
-    table["own_core"] = own_core(runs)
-    table["level"] = table["task"].map({task: _level(table[table["task"] == task], factor) for task in records.tasks})
-    for unit in ("examples", "seconds"):
-        costs = [
-            crossing(wide[unit], wide["train_loss"], table["level"][index]) if done[index] else np.inf
-            for index, wide in wides.items()
-        ]
+    level = factor * table["task"].map(targets(runs)).astype(float)
+    table["level"] = level.where(level < table.groupby("task")["start_train_loss"].transform("min"))
+    for unit, x in (("examples", {index: wide["examples"] for index, wide in wides.items()}), ("seconds", seconds)):
+        costs = [crossing(x[index], wide["train_loss"], table["level"][index]) for index, wide in wides.items()]
         table[f"{unit}_cost"] = pd.Series(costs, index=runs.index, dtype=float).where(table["level"].notna())
     return table
 
@@ -141,12 +117,11 @@ def run_table(records: Records, factor: float = 1.0) -> pd.DataFrame:
 def speedup_table(records: Records, factor: float = 1.0) -> pd.DataFrame:
     """What each arm saves against uniform sampling, one row a task and arm, columns SPEEDUP_COLUMNS.
 
-    examples_*, seconds_*: mean over the seeds of uniform's cost / the arm's cost of L*, paired by seed, and
-    its bootstrap interval; of `factor` times L*, where that is given. A uniform run that never is at L*, or diverges,
-    is counted with its whole length, a lower bound of its cost; an arm's run that diverges or never is at L* costs
-    infinitely much. Seconds: pairs of runs on the same hardware, each with a core to itself. final_train_loss (nats),
-    test_error (fraction): means over the runs that did not diverge. n_seeds: complete runs. Diagnostic runs and
-    variants take no part. status: all that should temper the row, or `done`. [ours]
+    examples_*, seconds_*: median cost of uniform / median cost of the arm at `factor` times the target, with the spread
+    of `ratio_spread`; seconds only where all those runs had the same hardware. reached: runs with a finite cost, of
+    n_seeds, the complete runs whose seed uniform has too. test_error (fraction): mean over the runs that did not
+    diverge; *_difference: mean of the same-seed differences to uniform, with their `mean_spread`. final_train_loss:
+    median, nats. Diagnostic runs and variants take no part. status: what a reader of the row has to know, or `done`.
     """
     listed = records.where(~records.runs["diagnostic"] & (records.runs["variant"] == ""))
     table = run_table(records.comparable, factor)
@@ -166,175 +141,114 @@ def speedup_row(runs: pd.DataFrame, uniform: pd.DataFrame, unfinished: int) -> d
     unfinished: runs of the arm that were left out, for the status.
     """
     pairs = runs.merge(uniform, on="seed", suffixes=("", "_uniform"))
-    alike = [pairs[key].astype(str) == pairs[f"{key}_uniform"].astype(str) for key in ("cpu", "threads", "gpu")]
-    timed = pairs[pairs["own_core"] & pairs["own_core_uniform"] & np.logical_and.reduce(alike)]
-    return {
-        "n_seeds": len(runs),
-        **mean_and_interval(_speedups(pairs, "examples"), "examples_speedup", "examples"),
-        **mean_and_interval(_speedups(timed, "seconds"), "seconds_speedup", "seconds"),
-        "final_train_loss": runs["final_train_loss"].mean(),
-        "test_error": runs["test_error"].mean(),
-        "status": "; ".join(_remarks(runs, uniform, len(pairs), len(timed), unfinished)) or "done",
+    shown = runs[runs["seed"].isin(pairs["seed"])] if len(pairs) else runs
+    differences = (pairs["test_error"] - pairs["test_error_uniform"]).dropna()
+    row = {
+        "n_seeds": len(shown),
+        "reached": int(np.isfinite(shown["examples_cost"]).sum()),
+        **_speedup(pairs, "examples"),
+        **_speedup(pairs if _is_alike(pairs) else pairs.iloc[:0], "seconds"),
+        "test_error": shown["test_error"].mean(),
+        DIFFERENCE: differences.mean(),
+        **dict(zip((f"{DIFFERENCE}_low", f"{DIFFERENCE}_high"), mean_spread(differences), strict=True)),
+        "final_train_loss": shown["final_train_loss"].median(),
     }
+    if runs["arm"].eq("uniform").all():
+        row |= dict.fromkeys((f"{DIFFERENCE}{end}" for end in ("", "_low", "_high")), np.nan)
+        row |= {name: np.nan for name in SPEEDUPS if not name.endswith("speedup")}
+    return row | {"status": "; ".join(_remarks(row, runs, shown, pairs, unfinished)) or "done"}
 
 
 def paired_speedup(records: Records) -> float:
-    """The speed-up in examples of the one run that is not uniform against the one that is; nan without either.
-
-    L* is the final training loss of that uniform run. 0 where the run diverged or never was at L*. [ours]
-    """
+    """The speed-up in examples of the one run that is not uniform against the one that is; nan without either, without
+    a target, or where neither reached it."""
     table = run_table(records)
     is_uniform = table["arm"] == "uniform"
-    speedups = _speedups(table[~is_uniform].merge(table[is_uniform], on="seed", suffixes=("", "_uniform")), "examples")
-    return float(speedups[0]) if len(speedups) else float("nan")
+    return ratio_of_medians(table.loc[is_uniform, "examples_cost"], table.loc[~is_uniform, "examples_cost"])
 
 
-def tally(runs: pd.DataFrame) -> tuple[int, int]:
-    """Of rows of `run_table`: how many diverged, and how many others never were at L*."""
-    done = runs["status"] == "done"
-    return int((runs["status"] == "diverged").sum()), int(np.isinf(runs.loc[done, "examples_cost"]).sum())
+def speedup_text(row: pd.Series, unit: str) -> str:
+    """A row of the speed-up table in words for `unit` examples or seconds: `2.71× [2.61, 2.80]` with an interval,
+    `2.71× (2.5 to 2.9)` with the range of the same-seed ratios, and words where no median run is at the target."""
+    ratio, low, high = (row[f"{unit}_{part}"] for part in ("speedup", "low", "high"))
+    if row["arm"] == "uniform":
+        return "1" if ratio == 1 else "–"
+    if np.isnan(ratio):
+        return "–"
+    if ratio == 0:
+        return "target not reached"
+    number = "∞ (uniform does not get there)" if np.isinf(ratio) else f"{ratio:.2f}×"
+    return number + spread_text(low, high, row["n_seeds"], ".2f")
 
 
-def final_table(records: Records) -> pd.DataFrame:
-    """What each arm ended with, one row a task and arm: means over seeds, intervals in *_low and *_high.
-
-    final_train_loss (nats) and test_error (fraction): runs that did not diverge. examples, seconds (timed
-    region) and duration_seconds (whole run): every complete run. hardware and command: as recorded, those
-    of the seeds joined.
-    """
-    table = run_table(records.comparable)
-    rows = []
-    for task in records.comparable.tasks:
-        for arm in records.comparable.arms(task):
-            runs = table[(table["task"] == task) & (table["arm"] == arm)]
-            diverged = int((runs["status"] == "diverged").sum())
-            row = {"task": task, "arm": arm, "n_seeds": len(runs), "diverged": diverged}
-            for name in ("final_train_loss", "test_error", "examples", "seconds", "duration_seconds"):
-                row |= mean_and_interval(runs[name].dropna(), name, name)
-            rows.append(row | {"hardware": _hardware(runs), "command": _command(runs)})
-    return pd.DataFrame(rows)
+def spread_text(low: float, high: float, n_seeds: int, form: str) -> str:
+    """` [low, high]` for the interval of SEEDS seeds or more, ` (low to high)` for the range of fewer, "" for none."""
+    if np.isnan(low):
+        return ""
+    ends = ["∞" if np.isinf(end) else format(end, form) for end in (low, high)]
+    return f" [{', '.join(ends)}]" if n_seeds >= SEEDS else f" ({' to '.join(ends)})"
 
 
-def readme_table(records: Records) -> str:
-    """The README's table of speed-ups in Markdown, and a note for every row whose status is not `done`.
-
-    Intervals of speed-ups are given by their ends, those of loss and error by half their width. The column "at 2 L*"
-    asks for twice the loss, which fewer runs miss by chance.
-    """
-    earlier = speedup_table(records, factor=2).set_index(["task", "arm"], drop=False)
-    final = final_table(records).set_index(["task", "arm"])
-    heads = ["task", "arm", "speed-up, examples (n)", "at 2 L*", "speed-up, seconds", "final loss", "test error"]
-    lines, notes = [_cells([*heads, "command", "duration, hardware"]), _cells(["---"] * 9)], []
-    for _, row in speedup_table(records).iterrows():
-        if row["status"] != "done":
-            notes.append(f"- {row['task']}, `{row['arm']}`: {row['status']}.")
-        if not row["n_seeds"]:
-            continue
-        end = final.loc[(row["task"], row["arm"])]
-        cells = [
-            row["task"],
-            f"`{row['arm']}`",
-            f"{speedup_text(row, 'examples')} ({row['n_seeds']})",
-            speedup_text(earlier.loc[(row["task"], row["arm"])], "examples"),
-            speedup_text(row, "seconds"),
-            _plus_minus(end, "final_train_loss", 1, 4),
-            _plus_minus(end, "test_error", 100, 2, " %"),
-            f"`{end['command']}`",
-            f"{_duration(end['duration_seconds'])}, {end['hardware']}",
-        ]
-        lines.append(_cells(cells))
-    return "\n".join([*lines, "", *notes]).rstrip() + "\n"
+def hardware(runs: pd.DataFrame) -> str:
+    """The hardware of rows of `run_table`, such as `Some CPU, 1 thread`; several joined."""
+    threads = runs["threads"].map(lambda k: f"{k} thread" if k == 1 else f"{k} threads")
+    return "; ".join(sorted(set(runs["gpu"].where(runs["gpu"] != "", runs["cpu"] + ", " + threads))))
 
 
-def mean_and_interval(values: ArrayLike, name: str, ends: str) -> dict[str, float]:
-    """The mean of shape (k,) under `name`, its interval under `ends`_low and `ends`_high; nan if k = 0."""
-    low, high = bootstrap_interval(values)
-    return {name: float(np.mean(values)) if len(values) else np.nan, f"{ends}_low": low, f"{ends}_high": high}
+def _speedup(pairs: pd.DataFrame, unit: str) -> dict[str, float]:
+    """Speed-up and spread of the pairs that have a level, under the names of SPEEDUPS."""
+    known = pairs[pairs["level"].notna()]
+    costs = known[f"{unit}_cost_uniform"], known[f"{unit}_cost"]
+    if len(known) and known["arm"].eq("uniform").all():
+        return {f"{unit}_speedup": 1.0, f"{unit}_low": np.nan, f"{unit}_high": np.nan}
+    low, high = ratio_spread(*costs)
+    return {f"{unit}_speedup": ratio_of_medians(*costs), f"{unit}_low": low, f"{unit}_high": high}
 
 
-def _level(runs: pd.DataFrame, factor: float) -> float:
-    """`factor` times L* of one task; nan where no uniform run ended, or some started no higher than that."""
-    uniform = runs[runs["arm"] == "uniform"]
-    level = factor * uniform["final_train_loss"].mean()
-    return level if level < uniform["start_train_loss"].min() else float("nan")
+def _is_alike(pairs: pd.DataFrame) -> bool:
+    """Whether all runs of the pairs had one hardware, so that their seconds can be compared."""
+    keys = ("cpu", "threads", "gpu")
+    both = pd.concat([pairs[list(keys)], pairs[[f"{key}_uniform" for key in keys]].set_axis(list(keys), axis=1)])
+    return len(both.drop_duplicates()) == 1
 
 
-def _speedups(pairs: pd.DataFrame, unit: str) -> NDArray:
-    """uniform's cost / the arm's cost of each pair that has an L*: shape (pairs,)."""
-    pairs = pairs[pairs["level"].notna()]
-    paid = np.minimum(pairs[f"{unit}_cost_uniform"], pairs[f"{unit}_uniform"])
-    return np.where(pairs["arm"] == "uniform", 1.0, paid / pairs[f"{unit}_cost"]).astype(float)
-
-
-def _remarks(runs: pd.DataFrame, uniform: pd.DataFrame, pairs: int, timed: int, unfinished: int) -> list[str]:
-    """What should temper one row, worst first."""
-    n, (diverged, never) = len(runs), tally(runs)
-    speedups = _speedups(runs.merge(uniform, on="seed", suffixes=("", "_uniform")), "examples")
-    arrived = speedups[speedups > 0]
-    those = f" (those that were: {arrived.mean():.2f}×)" if len(arrived) and not runs["arm"].eq("uniform").all() else ""
+def _remarks(
+    row: dict[str, object], runs: pd.DataFrame, shown: pd.DataFrame, pairs: pd.DataFrame, unfinished: int
+) -> list[str]:
+    """What a reader of one row has to know, worst first."""
+    arm = runs["arm"].iloc[0] if len(runs) else ""
+    medians = [np.isinf(pairs[f"examples_cost{who}"].median()) for who in ("", "_uniform")]
+    diverged = shown[shown["status"] == "diverged"]
+    after = int(np.isfinite(diverged["examples_cost"]).sum())
+    low, costs_error = row[f"{DIFFERENCE}_low"], row[DIFFERENCE]
+    lengths = shown["message"].where(shown["status"] == "done", "").astype(bool).sum()
+    asked = len(pairs) > 0 and pairs["level"].notna().all()
     remarks = {
-        f"{diverged} of {n} diverged": diverged,
-        f"{never} of {n} never at L*{those}": never,
+        "no uniform run to compare with": len(runs) and pairs.empty,
+        "no target loss": len(pairs) and not asked,
+        "the median run does not reach the target": asked and medians[0] and not medians[1],
+        "neither median run reaches the target": asked and all(medians) and arm != "uniform",
+        "uniform's median run does not reach the target": asked and medians[1] and not medians[0],
+        f"{len(diverged)} of {len(shown)} diverged" + (f", {after} after the target" if after else ""): len(diverged),
+        f"costs test error: {100 * costs_error:+.2f} %": low > 0,
+        f"{lengths} of {len(shown)} stopped short of the budget": lengths,
         f"{unfinished} unfinished, left out": unfinished,
-        "no uniform run to compare with": uniform.empty,
-        "uniform did not learn, so there is no L*": len(uniform) and runs["level"].isna().any(),
-        f"{pairs} of {n} seeds have a uniform run": len(uniform) and pairs < n,
-        f"seconds: {timed or 'none'} of {pairs} pairs had cores to themselves": timed < pairs,
+        f"{len(runs) - len(shown)} without a uniform run of their seed, left out": len(runs) - len(shown),
+        "no interval: too often neither median is at the target": asked and _lacks_spread(row, pairs, arm),
+        "seconds: not on the same hardware": asked and not _is_alike(pairs),
+        NOT_COUNTED.get(arm, ""): arm in NOT_COUNTED and len(runs),
     }
     return [text for text, holds in remarks.items() if holds]
 
 
+def _lacks_spread(row: dict[str, object], pairs: pd.DataFrame, arm: str) -> bool:
+    return arm != "uniform" and len(pairs) > 1 and bool(np.isnan(row["examples_low"]))
+
+
 def _last(wide: pd.DataFrame, metric: str) -> float:
-    known = wide[metric].dropna() if metric in wide else []
+    known: Sequence | pd.Series = wide[metric].dropna() if metric in wide else []
     return float(known.iloc[-1]) if len(known) else float("nan")
 
 
 def _log(y: ArrayLike) -> NDArray:
     return np.log(np.maximum(np.asarray(y, float), np.finfo(float).tiny))
-
-
-def _hardware(runs: pd.DataFrame) -> str:
-    threads = runs["threads"].map(lambda k: f"{k} thread" if k == 1 else f"{k} threads")
-    return "; ".join(sorted(set(runs["gpu"].where(runs["gpu"] != "", runs["cpu"] + ", " + threads))))
-
-
-def _command(runs: pd.DataFrame) -> str:
-    """The recorded commands, without settings that are the default and with `task=` for an experiment that says no
-    more than that; those that differ by their seed alone become one sweep over the seeds."""
-    commands = sorted({re.sub(_TASK, " task=", re.sub(_DEFAULTS, "", command)) for command in runs["command"]})
-    bare = {" ".join(re.sub(r"\sseed=\d+(?=\s|$)", "", command).split()) for command in commands}
-    if len(commands) == 1 or len(bare) > 1:
-        return " ; ".join(commands)
-    sweep, seeds = bare.pop(), ",".join(str(seed) for seed in sorted(runs["seed"]))
-    if "--multirun" not in sweep:
-        sweep = sweep.replace(".py", ".py --multirun", 1)
-    return f"{sweep} seed={seeds}"
-
-
-def _cells(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(cells) + " |"
-
-
-def speedup_text(row: pd.Series, unit: str) -> str:
-    """A row of the speed-up table in words, such as `2.71× [2.61, 2.80]`, for `unit` examples or seconds."""
-    mean, low, high = (row[f"{unit}_{part}"] for part in ("speedup", "low", "high"))
-    if np.isnan(mean):
-        return "–"
-    known = row["arm"] != "uniform" and not np.isnan(low)
-    return f"{mean:.2f}×" + (f" [{low:.2f}, {high:.2f}]" if known else "")
-
-
-def remarks_on_examples(status: str) -> list[str]:
-    """What the status of a row of the speed-up table says of its speed-up in examples."""
-    return [remark for remark in status.split("; ") if remark != "done" and not remark.startswith("seconds:")]
-
-
-def _plus_minus(row: pd.Series, name: str, scale: float, digits: int, unit: str = "") -> str:
-    mean, half = row[name] * scale, (row[f"{name}_high"] - row[f"{name}_low"]) * scale / 2
-    if np.isnan(mean):
-        return "–"
-    return f"{mean:.{digits}f}" + ("" if np.isnan(half) else f" ± {half:.{digits}f}") + unit
-
-
-def _duration(seconds: float) -> str:
-    return f"{seconds:.0f} s" if seconds < 99.5 else f"{seconds / 60:.0f} min"

@@ -1,122 +1,84 @@
-"""The figures of the paper, one file each, drawn from records alone.
+"""The figures of the paper, one file each, named by what it shows and drawn from records alone.
 
-FIGURES names them with the runs they need; `draw` makes one, or says which runs are missing and which
-command makes them. Nothing here trains, and nothing here imports torch.
+Each file declares in NEEDS which runs it cannot do without and which experiments make them; `make(records, task)` draws
+it. Nothing here trains, and nothing here imports torch.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from types import ModuleType
 
 from matplotlib.figure import Figure
 
+from rais.paper.analysis.readme import cells, table_head
 from rais.paper.figures import (
-    fig1_oracle,
-    fig2_approximation,
-    fig3_smoothing,
-    fig4_curves,
-    fig5_examples,
-    fig6_uncertainty,
-    fig7_learning_rate,
-    fig7_sensitivity,
-    fig7_two_by_two,
-    fig8_levels,
-    fig8_speedup,
-    fig9_outliers,
+    ablation,
+    approximation,
+    by_loss,
+    curves,
+    examples,
+    headroom,
+    learning_rate,
+    oracle,
+    outliers,
+    sensitivity,
+    smoothing,
+    spaced,
+    speedup,
+    two_by_two,
+    uncertainty,
 )
 from rais.paper.figures.style import save
 from rais.paper.records.read import Records
 
-__all__ = ["FIGURES", "Entry", "MissingRuns", "draw", "figures_for", "save"]
+__all__ = ["FIGURES", "MissingRuns", "draw", "map_table", "names", "save"]
 
-
-class MissingRuns(LookupError):
-    """A figure's runs are not among the records; the text names them and the command that makes them."""
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One figure: `make(records, task)`, the tasks it can show, best first, and the runs it cannot do without.
-
-    Those are the complete headline runs of `arms`; with `kind` "diagnostics", "traced" or "variants" the runs of that
-    part of `Records`. Of variants only those count whose label begins with one of `labels`. Where there are no tasks
-    or no arms, any will do. `experiments` make the runs; none stands for the one named like the figure.
-    """
-
-    make: Callable[[Records, str], Figure]
-    tasks: tuple[str, ...] = ()
-    arms: tuple[str, ...] = ()
-    kind: str = "comparable"
-    labels: tuple[str, ...] = ("",)
-    experiments: tuple[str, ...] = ()
-
-    def task(self, records: Records) -> str | None:
-        """The first of `tasks` with complete runs of all `arms`."""
-        chosen: Records = getattr(records, self.kind)
-        runs = chosen.where(chosen.runs["variant"].str.startswith(self.labels))
-        present = [task for task in self.tasks or runs.tasks if set(self.arms) <= set(runs.arms(task))]
-        return next((task for task in present if runs.arms(task)), None)
-
-    def needs(self, name: str) -> str:
-        """What the figure `name` needs, and the commands that make it."""
-        kind = {"diagnostics": " diagnostic", "traced": " traced"}.get(self.kind, "")
-        arms = ", ".join(self.arms) or "at least one arm"
-        labels = f" with a variant {', '.join(f'{label}*' for label in self.labels)}" if self.kind == "variants" else ""
-        tasks = " or ".join(self.tasks) or "any task"
-        commands = [
-            f"python scripts/train.py --multirun experiment={made_by}" for made_by in self.experiments or [name]
-        ]
-        return f"{name} needs complete{kind} runs of {arms}{labels} on {tasks}: {' ; '.join(commands)}"
-
-
-FIGURES = {
-    "fig1_oracle": Entry(fig1_oracle.make, ("mnist", "mnist_6000"), ("uniform", "oracle")),
-    "fig2_approximation": Entry(fig2_approximation.make, kind="diagnostics"),
-    "fig3_smoothing": Entry(fig3_smoothing.make, ("mnist", "digits"), ("uniform", "smoothed_0.1")),
-    "fig4_mnist": Entry(fig4_curves.make, ("mnist",)),
-    "fig4_digits": Entry(fig4_curves.make, ("digits",)),
-    "fig5_examples": Entry(fig5_examples.make, ("mnist",), ("rais",), kind="traced"),
-    "fig6_uncertainty": Entry(
-        fig6_uncertainty.make, ("digits",), ("rais",), kind="variants", labels=(fig6_uncertainty.LABEL,)
-    ),
-    "fig7_two_by_two": Entry(fig7_two_by_two.make, ("mnist", "digits"), tuple(fig7_two_by_two.CELLS.values())),
-    "fig7_sensitivity": Entry(
-        fig7_sensitivity.make,
-        ("mnist",),
-        ("rais",),
-        kind="variants",
-        labels=tuple(f"{sweep}_" for sweep in fig7_sensitivity.PANELS),
-        experiments=tuple(f"sweep_{sweep}" for sweep in fig7_sensitivity.PANELS),
-    ),
-    "fig7_learning_rate": Entry(
-        fig7_learning_rate.make,
-        ("mnist",),
-        ("uniform",),
-        kind="variants",
-        labels=("lr_",),
-        experiments=("sweep_lr",),
-    ),
-    "fig8_speedup": Entry(fig8_speedup.make, arms=("uniform", "rais"), experiments=("fig4_digits",)),
-    "fig8_levels": Entry(fig8_levels.make, arms=("uniform", "rais"), experiments=("fig4_digits",)),
-    "fig9_outliers": Entry(
-        fig9_outliers.make, ("digits_hot",), ("rais",), kind="variants", labels=tuple(fig9_outliers.LABELS)
-    ),
+# In the order in which results/README.md shows them.
+FIGURES: dict[str, ModuleType] = {
+    module.__name__.rpartition(".")[2]: module
+    for module in (
+        *(curves, speedup, by_loss, headroom, oracle, approximation, smoothing, examples, uncertainty),
+        *(two_by_two, ablation, spaced, sensitivity, learning_rate, outliers),
+    )
 }
 
 
-def figures_for(records: Records) -> dict[str, Entry]:
-    """FIGURES, and those of every other task: `fig4_<task>` of headline runs, `fig5_<task>` of traced ones."""
-    curves = {f"fig4_{task}": Entry(fig4_curves.make, (task,)) for task in records.comparable.tasks}
-    traced = [task for task in records.traced.tasks if task not in FIGURES["fig5_examples"].tasks]
-    examples = {f"fig5_{task}": Entry(fig5_examples.make, (task,), ("rais",), kind="traced") for task in traced}
-    return FIGURES | curves | examples
+class MissingRuns(LookupError):
+    """A figure's runs are not among the records; the text names them and the commands that make them."""
 
 
-def draw(name: str, records: Records) -> Figure:
-    """The figure `name` of `figures_for(records)`. Raises MissingRuns where its runs are not there."""
-    entry = figures_for(records)[name]
-    task = entry.task(records)
-    if task is None:
-        raise MissingRuns(entry.needs(name))
-    return entry.make(records, task)
+def names(records: Records) -> list[str]:
+    """Every figure that there is, a figure of each task by the names `<figure>_<task>` of those it can be drawn for."""
+    found = []
+    for name, module in FIGURES.items():
+        tasks = module.NEEDS.tasks_in(records) if module.NEEDS.a_task_each else []
+        found += [f"{name}_{task}" for task in tasks] or [name]
+    return found
+
+
+def draw(name: str, records: Records, pilots: Records | None = None) -> Figure:
+    """The figure `name`, one of FIGURES or `<figure>_<task>`, from the runs that its NEEDS name.
+
+    Raises:
+        MissingRuns: they are not there.
+        KeyError: there is no such figure.
+    """
+    figure = name if name in FIGURES else max((f for f in FIGURES if name.startswith(f"{f}_")), key=len, default=name)
+    module, asked = FIGURES[figure], name[len(figure) + 1 :]
+    source = pilots if module.NEEDS.pilots else records
+    tasks = module.NEEDS.tasks_in(source) if source is not None else []
+    if not tasks or (asked and asked not in tasks):
+        raise MissingRuns(f"{name} needs {module.NEEDS.in_words()}: {' ; '.join(module.NEEDS.commands)}")
+    return module.make(source, asked or tasks[0])
+
+
+def map_table() -> str:
+    """The map of results/README.md in Markdown: figure, its tables, whose it is, the runs it needs, what makes them."""
+    lines = table_head(["figure", "tables", "in the paper, or ours", "needs", "made by"])
+    for name, module in FIGURES.items():
+        needs = module.NEEDS
+        shown = f"`{name}{'_<task>' * needs.a_task_each}`"
+        tables = ", ".join(f"`{table}.csv`" for table in needs.tables)
+        made_by = ", ".join(f"`experiment={experiment}`" for experiment in needs.experiments)
+        lines.append(cells([shown, tables, needs.origin, needs.in_words(), made_by]))
+    return "\n".join(lines) + "\n"

@@ -24,7 +24,8 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogFormatter
 from numpy.typing import ArrayLike
 
-from rais.paper.analysis import speedup as stats
+from rais.paper.analysis.curves import median_curve
+from rais.paper.analysis.speedup import timed_seconds
 from rais.paper.records.read import Records
 
 BLACK, ORANGE, SKY, GREEN = "#000000", "#E69F00", "#56B4E9", "#009E73"
@@ -61,7 +62,7 @@ AXIS_LABELS = {
     "iteration": "iterations",
     "epoch": "epochs (examples used / n)",
     "epochs_equivalent": r"epochs equivalent ($\hat t\,m/n$)",
-    "seconds": "seconds of training",
+    "seconds": "seconds of training (CPU or GPU)",
     "train_loss": "training loss (nats)",
     "test_error": "test error (%)",
     "gain_ratio": "gain ratio $r$",
@@ -98,8 +99,10 @@ ARMS = {
     "smoothed_0.1": Look("smoothed, δ = 0.1", GREEN, (0, (9, 1.5, 3, 1.5)), "P"),
     "smoothed_0.3": Look("smoothed, δ = 0.3", GREEN, (0, (3, 1.2, 1, 1.2, 1, 1.2)), "d"),
     "rais": Look("RAIS", VERMILLION, "-", "D", 1.8),
+    "rais_spaced": Look("RAIS, evenly spaced", VERMILLION, (0, (4, 1)), "h"),
     "rais_multiplier_off": Look("RAIS, multiplier 1", PURPLE, (0, (2.2, 1.1)), "<"),
     "uniform_rais_multiplier": Look("uniform, RAIS's multiplier", ORANGE, (0, (1, 0.9)), ">"),
+    "uniform_with_replacement": Look("uniform, with replacement", BLACK, (0, (2, 2.5)), "*"),
 }
 VARIANTS = {
     "with_augmentation": Look("with augmentation", BLUE, (0, (5, 1.6)), "s"),
@@ -117,6 +120,8 @@ TASKS = {
     "svhn": Look("svhn", ORANGE, (0, (2.2, 1.1)), "<"),
     "cifar10": Look("cifar10", VERMILLION, "-", "D"),
     "cifar10_small": Look("cifar10_small", VERMILLION, (0, (1, 1.2)), "P"),
+    "cifar10_2000": Look("cifar10_2000", ORANGE, (0, (3, 1.2)), "h"),
+    "cifar10_resnet8": Look("cifar10_resnet8", BLACK, "-", "p"),
     "cifar100": Look("cifar100", BLACK, (0, (9, 2)), "X"),
 }
 TRUTH = Look("true value", BLACK, "-", "o", 1.6)
@@ -139,7 +144,6 @@ class Run:
     """The curve of one run, one row an evaluation (see Records.wide), and what decides how it is drawn."""
 
     diverged: bool
-    own_core: bool
     wide: pd.DataFrame
 
 
@@ -174,10 +178,10 @@ def styled(make: Callable[..., Figure]) -> Callable[..., Figure]:
     return with_settings
 
 
-def save(figure: Figure, stem: Path) -> list[Path]:
-    """Write stem.png (150 dpi) and stem.pdf, neither with a date or a version in it; returns both paths."""
+def save(figure: Figure, stem: Path, formats: Sequence[str] = ("png",)) -> list[Path]:
+    """Write stem.png (150 dpi), or stem.pdf too, without a date or a version in them; returns the paths."""
     stem.parent.mkdir(parents=True, exist_ok=True)
-    paths = [stem.with_name(f"{stem.name}{suffix}") for suffix in (".png", ".pdf")]
+    paths = [stem.with_name(f"{stem.name}.{form}") for form in formats]
     nameless = {".png": {"Software": None}, ".pdf": {"CreationDate": None, "Creator": None, "Producer": None}}
     with matplotlib.rc_context({**matplotlib.rcParamsDefault, **RC}):
         for path in paths:
@@ -187,35 +191,33 @@ def save(figure: Figure, stem: Path) -> list[Path]:
 
 
 def draw(axes: Axes, curves: list[tuple[Any, Any]], look: Look, *, log: bool = False) -> None:
-    """One line: the mean of `curves`, pairs (x, y) a seed, and its 95 % band; markers at six even places."""
-    grid, mean, low, high = stats.mean_curve(curves, log=log)
+    """One line: the median of `curves`, pairs (x, y) a seed, in the band of their range; markers at six even places."""
+    grid, median, low, high = median_curve(curves, log=log)
     axes.fill_between(grid, low, high, color=look.color, alpha=0.18, lw=0)
-    axes.plot(grid, mean, color=look.color, ls=look.line, lw=look.width)
+    axes.plot(grid, median, color=look.color, ls=look.line, lw=look.width)
     places = np.searchsorted(grid, np.linspace(grid[0], grid[-1], 7)[1:])
-    axes.plot(grid[places], mean[places], color=look.color, ls="", marker=look.marker)
+    axes.plot(grid[places], median[places], color=look.color, ls="", marker=look.marker)
 
 
 def runs_by_arm(records: Records, by: str = "arm") -> dict[str, list[Run]]:
-    """Every run of the records of one task with its curve, by arm or by another column, test errors in percent."""
-    table = records.runs.assign(own_core=stats.own_core(records.runs))
+    """Every run of the records of one task with its curve, by arm or by another column: test errors in percent, seconds
+    those that are compared (timed_seconds)."""
     runs: dict[str, list[Run]] = {}
-    for _, row in table.iterrows():
+    for _, row in records.runs.iterrows():
         wide = records.wide(row)
+        wide["seconds"] = timed_seconds(row, wide)
         if "test_error" in wide:
             wide["test_error"] *= 100
-        runs.setdefault(row[by], []).append(Run(row["status"] == "diverged", row["own_core"], wide))
+        runs.setdefault(row[by], []).append(Run(row["status"] == "diverged", wide))
     return runs
 
 
 def draw_arms(axes: Axes, runs: dict[str, list[Run]], x: str, y: str, *, log: bool = False) -> None:
-    """The curves of `y` against `x` of each arm or variant: a mean with its band, and diverged runs as thin lines.
-
-    Against seconds only runs with a core to themselves are drawn; where there is nothing to draw, the axes
-    say so.
-    """
+    """The curves of `y` against `x` of each arm or variant: a median in the band of its seeds, and diverged runs as
+    thin lines. Where there is nothing to draw, the axes say so."""
     drawn = []
     for arm, members in runs.items():
-        members = [run for run in members if y in run.wide and (x != "seconds" or run.own_core)]
+        members = [run for run in members if y in run.wide]
         curves = [Curve(arm, run.diverged, *_finite(run.wide, x, y, positive=log)) for run in members]
         drawn += [curve for curve in curves if len(curve.x)]
         means = [(curve.x, curve.y) for curve in curves if len(curve.x) and not curve.diverged]
@@ -223,7 +225,7 @@ def draw_arms(axes: Axes, runs: dict[str, list[Run]], x: str, y: str, *, log: bo
             draw(axes, means, look(arm), log=log)
     axes.set(xlabel=AXIS_LABELS[x], ylabel=AXIS_LABELS[y])
     if not drawn:
-        say(axes, "no run had a core to itself" if x == "seconds" else f"no {AXIS_LABELS[y]} recorded")
+        say(axes, f"no {AXIS_LABELS[y]} recorded")
         return
     axes.set_xlim(left=0)
     if log:
@@ -241,27 +243,38 @@ def log_axis(axes: Axes, top: float | None = None) -> None:
     axes.yaxis.set_minor_formatter(PlainLogFormatter(minor_thresholds=(2.2, 0.6)))
 
 
-def points(axes: Axes, x: ArrayLike, rows: pd.DataFrame, name: str, look: Look, ends: str | None = None) -> None:
-    """The means in column `name` of `rows` at places `x`, shape (rows,), joined, with their intervals in the columns
-    `ends`_low and `ends`_high (those of `name` if not given) where these are known."""
-    mean, low, high = (rows[column].to_numpy(float) for column in (name, f"{ends or name}_low", f"{ends or name}_high"))
-    reach = np.nan_to_num(np.stack([mean - low, high - mean])).clip(min=0)
-    axes.errorbar(
-        x, mean, reach, color=look.color, ls=look.line, lw=look.width, marker=look.marker, elinewidth=0.9, capsize=2.5
-    )
+def dots(axes: Axes, x: float, values: ArrayLike, look: Look) -> None:
+    """Every seed a dot: `values` (seeds,) at the place `x`, beside each other, and their median as a larger marker.
+
+    What is not finite is not drawn; a median of seeds of which half are infinite is neither.
+    """
+    values = np.sort(np.asarray(values, float))
+    known = values[np.isfinite(values)]
+    spread = np.linspace(-0.12, 0.12, len(known)) if len(known) > 1 else np.zeros(len(known))
+    places = x * np.exp(spread / 3) if axes.get_xscale() == "log" else x + spread
+    axes.plot(places, known, color=look.color, marker=look.marker, ls="", ms=3, alpha=0.55, mew=0)
+    middle = np.median(values) if len(values) else np.nan
+    if np.isfinite(middle):
+        axes.plot([x], [middle], color=look.color, marker=look.marker, ls="", ms=6.5, mec="white", mew=0.8, zorder=3)
 
 
-def reference(axes: Axes, row: pd.Series, name: str, look: Look, ends: str | None = None) -> None:
-    """A level line across the axes at the mean `name` of one row, in the interval's band where that is known."""
-    low, high = row[f"{ends or name}_low"], row[f"{ends or name}_high"]
-    if not np.isnan(low):
-        axes.axhspan(low, high, color=look.color, alpha=0.15, lw=0)
-    axes.axhline(row[name], color=look.color, ls=look.line, lw=look.width)
+def joined(axes: Axes, x: ArrayLike, medians: ArrayLike, look: Look) -> None:
+    """A thin line through the medians of neighbouring places."""
+    axes.plot(x, medians, color=look.color, ls=look.line, lw=0.8 * look.width, zorder=1)
 
 
-def write_tally(axes: Axes, x: float, diverged: int, never: int) -> None:
-    """Above the axes at `x`: how many runs diverged, and how many never were at L*; nothing where all arrived."""
-    lines = [f"{diverged} diverged"] * (diverged > 0) + [f"{never} never\nat L*"] * (never > 0)
+def reference(axes: Axes, values: ArrayLike, look: Look) -> None:
+    """A level line across the axes at the median of `values` (seeds,), in the band of their range."""
+    values = np.asarray(values, float)
+    values = values[np.isfinite(values)]
+    if len(values):
+        axes.axhspan(values.min(), values.max(), color=look.color, alpha=0.12, lw=0)
+        axes.axhline(np.median(values), color=look.color, ls=look.line, lw=look.width)
+
+
+def write_tally(axes: Axes, x: float, diverged: int, missed: int) -> None:
+    """Above the axes at `x`: how many runs diverged, and how many did not reach the target; nothing where all did."""
+    lines = [f"{diverged} diverged"] * bool(diverged) + [f"{missed} missed"] * bool(missed)
     axes.text(x, 1.01, "\n".join(lines), transform=axes.get_xaxis_transform(), ha="center", va="bottom", fontsize=6.5)
 
 

@@ -1,4 +1,4 @@
-"""Figure 5: which examples RAIS draws.
+"""Which examples RAIS draws.
 
 From a traced run: the training images that it drew least and most often once p was learned, how the norms of a
 fixed subset spread during training, and how unevenly the draws fall on the examples. Of several seeds the lowest is
@@ -18,10 +18,18 @@ from matplotlib.figure import Figure
 from numpy.typing import ArrayLike, NDArray
 
 from rais.paper.figures import style
+from rais.paper.figures.needs import Needs
 from rais.paper.records.read import Records
 
 COLUMNS = 12
 ROW, CAPTION, PANELS = 0.95, 0.35, 3.4  # inches: a row of images, what stands above them, the panels
+NEEDS = Needs(
+    experiments=("examples",),
+    origin="prioritises challenging examples [seen], the grid [recalled]",
+    arms=("rais",),
+    kind="traced",
+    a_task_each=True,
+)
 BANDS = ((0.05, 0.95), (0.25, 0.75))
 
 

@@ -1,4 +1,4 @@
-"""Figure 2: how good the approximations are that RAIS lives on, from diagnostic runs.
+"""How good the approximations are that RAIS lives on, from diagnostic runs.
 
 The loss-layer norm is held against the exact gradient norm of the same examples. The estimators of φ, side by side
 on one run, are held against the true φ, and what they make of the gain ratio against the true one.
@@ -16,10 +16,14 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from rais.paper.analysis.phi import correlations, measured, phi_table
 from rais.paper.figures import style
+from rais.paper.figures.needs import Needs
 from rais.paper.records.read import Records
 
-PHI_COLUMNS = ["task", "arm", "estimator", "mean_absolute_error", "bias", "n_seeds"]
+NEEDS = Needs(
+    experiments=("approximation",), origin="both panels [recalled]", kind="diagnostics", tables={"phi": phi_table}
+)
 EPOCH_COLORS = (style.SKY, style.GREEN, style.VERMILLION, style.BLACK)
 EPOCH_MARKERS = "o^sD"
 
@@ -38,37 +42,6 @@ def make(records: Records, task: str = "mnist_diagnostics") -> Figure:
     for panel, letter in zip(axes.flat, "abcd", strict=True):
         panel.set_title(f"({letter})")
     return figure
-
-
-def phi_table(records: Records) -> pd.DataFrame:
-    """How far each estimator of phi is from the true phi, with the columns PHI_COLUMNS.
-
-    mean_absolute_error and bias (estimate − truth) are means over the evaluations of a run after its first
-    step, then over seeds. One row a task, arm and estimator of the diagnostic runs.
-    """
-    rows = []
-    for _, run in records.diagnostics.runs.iterrows():
-        wide = _measured(records.diagnostics.wide(run))
-        for name in style.ESTIMATORS:
-            if f"phi_{name}" in wide and "true_phi" in wide:
-                error = (wide[f"phi_{name}"] - wide["true_phi"]).dropna()
-                rows.append([run["task"], run["arm"], name, error.abs().mean(), error.mean(), run["seed"]])
-    errors = pd.DataFrame(rows, columns=PHI_COLUMNS)
-    means = errors.groupby(PHI_COLUMNS[:3], sort=False).agg(
-        {"mean_absolute_error": "mean", "bias": "mean", "n_seeds": "count"}
-    )
-    return means.reset_index()
-
-
-def correlations(norms: pd.DataFrame) -> pd.Series:
-    """Pearson's correlation of loss_layer and exact at each epoch of one run's norms, indexed by epoch."""
-    epochs = {epoch: rows["loss_layer"].corr(rows["exact"]) for epoch, rows in norms.groupby("epoch")}
-    return pd.Series(epochs, dtype=float)
-
-
-def _measured(wide: pd.DataFrame) -> pd.DataFrame:
-    """The evaluations after the first step: before it no estimator has seen a gradient."""
-    return wide[wide["iteration"] > 0]
 
 
 def _scatter(axes: Axes, records: Records, task: str, arm: str) -> None:
@@ -114,7 +87,7 @@ def _correlation(axes: Axes, records: Records, task: str) -> None:
 
 def _estimates(gain: Axes, phi: Axes, records: Records) -> None:
     """True against estimated gain ratio, r = 1 + φ(ρ − 1) with each estimator's φ, and the φ themselves."""
-    wides = [_measured(records.wide(run)) for _, run in records.runs.iterrows()]
+    wides = [measured(records.wide(run)) for _, run in records.runs.iterrows()]
     shown = [style.TRUTH]
     _draw_metric(gain, [(wide, wide.get("true_gain_ratio")) for wide in wides], style.TRUTH)
     _draw_metric(phi, [(wide, wide.get("true_phi")) for wide in wides], style.TRUTH)

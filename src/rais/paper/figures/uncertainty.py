@@ -1,4 +1,4 @@
-"""Figure 6: the uncertainty set adapts to what makes the norms harder to know.
+"""The uncertainty set adapts to what makes the norms harder to know.
 
 The size of the learned set relative to its centre, set_radius / set_center, along training: RAIS as it is, and with
 augmentation, batch normalisation, dropout or momentum; beside it the gain ratio that is left.
@@ -9,9 +9,18 @@ from __future__ import annotations
 from matplotlib.figure import Figure
 
 from rais.paper.figures import style
+from rais.paper.figures.needs import Needs
 from rais.paper.records.read import Records
 
 LABEL = "with_"
+NEEDS = Needs(
+    experiments=("uncertainty",),
+    origin="the set grows with noise [seen]",
+    tasks=("digits",),
+    arms=("rais",),
+    kind="variants",
+    labels=(LABEL,),
+)
 
 
 @style.styled

@@ -1,4 +1,4 @@
-"""Figure 4: the learning curves of one task, all arms.
+"""The learning curves of one task, all arms.
 
 Training loss and test error by the epochs of examples used, by epochs equivalent, where the arms should
 fall on one another, and by seconds of training; beside them the gain ratio.
@@ -9,7 +9,14 @@ from __future__ import annotations
 from matplotlib.figure import Figure
 
 from rais.paper.figures import style
+from rais.paper.figures.needs import Needs
 from rais.paper.records.read import Records
+
+NEEDS = Needs(
+    experiments=("curves task=mnist", "curves task=digits", "curves task=<task>"),
+    origin="figure of the poster [seen]",
+    a_task_each=True,
+)
 
 
 def make(records: Records, task: str) -> Figure:

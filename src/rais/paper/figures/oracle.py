@@ -1,4 +1,4 @@
-"""Figure 1: what the best possible sampling gains.
+"""What the best possible sampling gains.
 
 The oracle, which draws in proportion to the true gradient norms, against uniform sampling: training loss by
 iterations and by epochs equivalent, where the curves should fall on one another, and the gain ratio.
@@ -9,14 +9,22 @@ from __future__ import annotations
 from matplotlib.figure import Figure
 
 from rais.paper.figures import style
+from rais.paper.figures.needs import Needs
 from rais.paper.records.read import Records
 
-ARMS = ("uniform", "oracle", "rais")
+ARMS = ("uniform", "oracle", "rais", "smoothed_0.1")
+NEEDS = Needs(
+    experiments=("oracle", "oracle task=cifar10_2000"),
+    origin="figure of the poster [seen]",
+    tasks=("mnist", "mnist_6000", "cifar10_2000"),
+    arms=("uniform", "oracle"),
+    a_task_each=True,
+)
 
 
 @style.styled
 def make(records: Records, task: str = "mnist_6000") -> Figure:
-    """Three panels of the arms uniform, oracle and, where it was run, rais."""
+    """Three panels of the arms uniform, oracle and, where they were run, rais and smoothed."""
     runs = style.runs_by_arm(records.comparable.of(task))
     runs = {arm: runs[arm] for arm in ARMS if arm in runs}
     figure = Figure(figsize=(9.2, 2.9))

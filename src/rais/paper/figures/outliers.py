@@ -1,4 +1,4 @@
-"""Figure 9: a learning rate near its stability limit, with and without protection against outliers.
+"""A learning rate near its stability limit, with and without protection against outliers.
 
 Training loss of RAIS on a task whose learning rate is constant; the share of the drawn examples that the protection
 limited, and the bias that it states: the length that it took off their gradients, relative to the length of all.
@@ -9,9 +9,11 @@ from __future__ import annotations
 from matplotlib.figure import Figure
 
 from rais.paper.figures import style
+from rais.paper.figures.needs import Needs
 from rais.paper.records.read import Records
 
 LABELS = ("unprotected", "protected")
+NEEDS = Needs(experiments=("outliers",), tasks=("digits_hot",), arms=("rais",), kind="variants", labels=LABELS)
 
 
 @style.styled

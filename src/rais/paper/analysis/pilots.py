@@ -1,0 +1,138 @@
+"""Where targets come from: pilot runs of uniform SGD, on seeds that are never reported.
+
+A task's target is the geometric mean over the pilots of their training loss at three quarters of the budget, and it is
+valid only if every pilot reaches it within the budget. Pilots at half and at twice the learning rate say whether
+uniform was given the rate that is best for it.
+
+symbol    code       shape      unit
+t̂         epochs_equivalent     epochs equivalent; the budget is where the schedule ends
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from rais.paper.analysis.curves import interpolated
+from rais.paper.analysis.speedup import crossing, hardware
+from rais.paper.records.read import Records
+
+SHARE = 0.75  # of the budget, at which the loss is the target [ours]
+RATES = {"lr_half": 0.5, "": 1.0, "lr_twice": 2.0}
+DIGITS = 3  # of a target that is written into a YAML file
+PILOT_COLUMNS = [
+    *("task", "learning_rate", "n_seeds", "budget", "loss", "loss_low", "loss_high", "final_loss", "diverged", "best"),
+]
+TARGET_COLUMNS = [
+    *("task", "target_loss", "learning_rate", "epochs_equivalent", "budget", "n_seeds", "seeds"),
+    *("reached", "valid", "lowest", "highest", "commit", "hardware"),
+]
+
+
+def loss_at(wide: pd.DataFrame, epochs_equivalent: float) -> float:
+    """The training loss of one run, `Records.wide`, at a place in t̂, log-linear between two evaluations; nan where the
+    run did not get that far."""
+    x, loss = wide["epochs_equivalent"], wide["train_loss"]
+    known = loss.notna()
+    if not known.any() or x[known].iloc[-1] < epochs_equivalent * (1 - 1e-9):
+        return float("nan")
+    return float(interpolated(epochs_equivalent, x[known], loss[known], log=True))
+
+
+def pilot_table(records: Records) -> pd.DataFrame:
+    """What each learning rate gave, one row a task and multiple of the task's rate, columns PILOT_COLUMNS.
+
+    loss: geometric mean over seeds of the training loss at SHARE of the budget (nats), loss_low and loss_high the
+    extremes; a rate with a diverged pilot has none (inf). final_loss: the same at the end of the budget. best: the rate
+    with the lowest loss of its task.
+    """
+    runs = pilot_runs(records)
+    rows = []
+    for (task, rate), pilots in runs.groupby(["task", "learning_rate"]):
+        losses = pilots["loss"].where(pilots["status"] == "done", np.inf)
+        row = {"task": task, "learning_rate": rate, "n_seeds": len(pilots), "budget": pilots["epochs"].iloc[0]}
+        row |= {"loss": _geometric_mean(losses), "loss_low": losses.min(), "loss_high": losses.max()}
+        row |= {"final_loss": _geometric_mean(pilots["final"]), "diverged": int((pilots["status"] == "diverged").sum())}
+        rows.append(row)
+    table = pd.DataFrame(rows, columns=PILOT_COLUMNS)
+    if len(table):
+        table["best"] = table["loss"] == table.groupby("task")["loss"].transform("min")
+    return table
+
+
+def target_table(records: Records) -> pd.DataFrame:
+    """The target of each task with its provenance, one row a task with pilots, columns TARGET_COLUMNS.
+
+    It is taken from the pilots at the best learning rate, rounded to DIGITS digits. reached: pilots that are at or
+    below it within the budget; valid: all of them. lowest, highest: the pilots' losses at that place.
+    """
+    runs, rates = pilot_runs(records), pilot_table(records)
+    rows = []
+    for _, best in rates[rates["best"].eq(True)].iterrows():
+        pilots = runs[(runs["task"] == best["task"]) & (runs["learning_rate"] == best["learning_rate"])]
+        if not np.isfinite(best["loss"]):
+            continue
+        target = float(f"{best['loss']:.{DIGITS}g}")
+        costs = [
+            crossing(wide["epochs_equivalent"], wide["train_loss"], target) for wide in map(records.wide, _rows(pilots))
+        ]
+        rows.append(
+            {
+                **best[["task", "learning_rate", "budget", "n_seeds"]].to_dict(),
+                "target_loss": target,
+                "epochs_equivalent": SHARE * best["budget"],
+                "seeds": " ".join(str(seed) for seed in sorted(pilots["seed"])),
+                "reached": int(np.isfinite(costs).sum()),
+                "valid": bool(np.isfinite(costs).all()),
+                "lowest": best["loss_low"],
+                "highest": best["loss_high"],
+                "commit": " ".join(sorted(set(pilots["commit"].str[:10]))),
+                "hardware": hardware(pilots),
+            }
+        )
+    return pd.DataFrame(rows, columns=TARGET_COLUMNS)
+
+
+def yaml_line(target: pd.Series) -> str:
+    """A row of `target_table` as the line that goes into conf/task/<task>.yaml."""
+    seeds = target["seeds"].split()
+    return (
+        f"target_loss: {target['target_loss']:g}  # nats: geometric mean of {target['n_seeds']} pilots of uniform, "
+        f"seeds {seeds[0]} to {seeds[-1]}, at {target['epochs_equivalent']:g} of {target['budget']:g} "
+        f"epochs equivalent (results/pilots), reached by {target['reached']}"
+    )
+
+
+def doubts(target: pd.Series, rates: pd.DataFrame) -> list[str]:
+    """What keeps a row of `target_table` from being used as it is; `rates` is the `pilot_table`. Empty for nothing."""
+    of_task = rates[rates["task"] == target["task"]]
+    missing = [rate for rate in RATES.values() if rate not in set(of_task["learning_rate"])]
+    found = {
+        f"only {target['reached']} of {target['n_seeds']} pilots reach it: no target": not target["valid"],
+        f"the best learning rate is {target['learning_rate']:g} times the task's: give the task that rate": (
+            target["learning_rate"] != 1
+        ),
+        f"not tried: {', '.join(f'{rate:g}' for rate in missing)} times the learning rate": bool(missing),
+    }
+    return [text for text, holds in found.items() if holds]
+
+
+def pilot_runs(records: Records) -> pd.DataFrame:
+    """The complete runs of uniform with a rate of RATES, and their losses: loss at SHARE of the budget, final."""
+    runs = records.runs
+    kept = runs["arm"].eq("uniform") & runs["variant"].isin(RATES) & runs["status"].isin(("done", "diverged"))
+    runs = runs[kept]
+    wides = {index: records.wide(run) for index, run in runs.iterrows()}
+    return runs.assign(
+        learning_rate=runs["variant"].map(RATES).astype(float),
+        loss=[loss_at(wide, SHARE * runs["epochs"][index]) for index, wide in wides.items()],
+        final=[loss_at(wide, wide["epochs_equivalent"].iloc[-1]) for wide in wides.values()],
+    )
+
+
+def _rows(table: pd.DataFrame) -> list[pd.Series]:
+    return [row for _, row in table.iterrows()]
+
+
+def _geometric_mean(values: pd.Series) -> float:
+    return float(np.exp(np.log(values.to_numpy(float)).mean()))
