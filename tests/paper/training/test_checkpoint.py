@@ -10,9 +10,9 @@ import pytest
 import torch
 
 import toy
+from rais.paper import settings as config
 from rais.paper.records.layout import RecordError, read_meta
 from rais.paper.records.write import Record
-from rais.paper.settings import schema as config
 from rais.paper.training import build, checkpoint
 from rais.paper.training.checkpoint import Checkpoint
 from rais.paper.training.loop import Loop, train
