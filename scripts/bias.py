@@ -29,8 +29,8 @@ from rais.gain import Minibatch
 from rais.gradnorm import softmax_cross_entropy_norm
 from rais.paper import settings
 from rais.paper.training import build
-from rais.paper.training.build import Parts
 from rais.paper.training.loop import Loop
+from rais.paper.training.parts import Parts
 from rais.sampling import Draw
 
 ROOT = Path(__file__).resolve().parents[1]

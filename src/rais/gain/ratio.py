@@ -27,6 +27,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -101,7 +102,11 @@ class Adaptive(Stateful):
     @property
     def rhos(self) -> Tensor:
         """ρ by the slow and by the fast average, (2,) float64; 1 where nothing is known, or all norms are 0."""
-        uniform_one, sampled_one, _ = self.moments.sums.unbind(1)  # their quotient needs no correction for bias
+        sums = self.moments.sums  # their quotient needs no correction for bias
+        if sums.device.type == "cpu":
+            with np.errstate(invalid="ignore"):
+                return torch.from_numpy(np.nan_to_num(sums.numpy()[:, 0] / sums.numpy()[:, 1], nan=1.0))
+        uniform_one, sampled_one, _ = sums.unbind(1)
         return (uniform_one / sampled_one).nan_to_num(nan=1.0)
 
     @property
@@ -123,7 +128,8 @@ class Adaptive(Stateful):
             return self.one
         self.moments.update(minibatch_moments(batch))
         self.phi.update(batch)
-        return torch.lerp(self.one, self.rho, self.phi.value)  # r = 1 + φ(ρ − 1)
+        phi = self.phi.value
+        return self.one + phi * (self.rho - self.one)  # r = 1 + φ(ρ − 1)
 
     def diagnostics(self) -> dict[str, float]:
         slow, fast = self.rhos.tolist()

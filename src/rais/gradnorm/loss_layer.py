@@ -18,11 +18,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int64
+
+SMALL = 16_384  # logits of a minibatch, below which NumPy is faster than torch
 
 
 def softmax_cross_entropy_norm(
@@ -65,6 +68,14 @@ def softmax_cross_entropy_norm(
     """
     _check(logits, target, weight, label_smoothing, ignore_index)
     dtype = torch.promote_types(logits.dtype, torch.float32)
+    is_plain = target.dim() == 1 and weight is None and label_smoothing == 0
+    if (
+        is_plain
+        and logits.device.type == "cpu"
+        and logits.numel() <= SMALL
+        and logits.dtype in (torch.float32, torch.float64)
+    ):
+        return _plain_norm(logits.detach().numpy(), target.numpy(), ignore_index).to(dtype)
     # In float64 no square of a float32 probability vanishes.
     p = torch.softmax(logits.detach(), 1, dtype=torch.float64)
     if target.dim() == 2:
@@ -86,6 +97,25 @@ def softmax_cross_entropy_norm(
             f"labels from {low} to {high}: they must be in [0, {logits.shape[1]}), or ignore_index={ignore_index}"
         ) from error
     return norm.masked_fill_(ignored, 0).to(dtype)
+
+
+def _plain_norm(logits: np.ndarray, target: np.ndarray, ignore_index: int) -> Tensor:
+    """The same for labels alone, in NumPy: on a small minibatch its operations cost a fifth of torch's."""
+    z = logits.astype(np.float64)
+    z -= z.max(1, keepdims=True)
+    p = np.exp(z, out=z)
+    p /= p.sum(1, keepdims=True)
+    ignored = target == ignore_index
+    label = np.where(ignored, 0, target) if ignored.any() else target
+    low, high = label.min(initial=0), label.max(initial=0)
+    if low < 0 or high >= p.shape[1]:
+        raise ValueError(
+            f"labels from {low} to {high}: they must be in [0, {p.shape[1]}), or ignore_index={ignore_index}"
+        )
+    p[np.arange(len(p)), label] = 0.0
+    norm = np.sqrt(np.einsum("ij,ij->i", p, p) + p.sum(1) ** 2)
+    norm[ignored] = 0.0
+    return torch.from_numpy(norm)
 
 
 def _norm_of_probabilities(p: Tensor, t: Tensor, weight: Tensor | None, label_smoothing: float) -> Tensor:

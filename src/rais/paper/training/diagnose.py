@@ -17,7 +17,7 @@ from rais.paper.training.trace import loss_layer_norms
 
 if TYPE_CHECKING:
     from rais.paper.records.write import Record
-    from rais.paper.training.build import Parts
+    from rais.paper.training.parts import Parts
 
 SCATTER = 500
 
