@@ -71,6 +71,7 @@ def prepare(cfg: config.Config, device: torch.device, replayed: Path | None) -> 
         n=len(dataset.train),
         device=device,
         replayed=run_id_of(replayed),
+        fingerprint=dataset.fingerprint(),
         resumed=state and state["record"],
         mirror=cfg.wandb and partial(Mirror, outcome=outcome),
     )
@@ -99,12 +100,12 @@ def outcome(folder: Path, title: str, into: Path) -> tuple[dict[str, float], Pat
     """What wandb shows of a run that has ended: its speed-up, where a uniform run lies beside it, and its curves."""
     from rais.paper import figures  # Here: a run without wandb needs neither pandas nor matplotlib.
     from rais.paper.analysis import speedup
-    from rais.paper.figures import fig4_curves, style
+    from rais.paper.figures import curves, style
     from rais.paper.records import read
 
     records = read.load_beside_uniform(folder)
     number = speedup.paired_speedup(records)
-    picture, *_ = figures.save(fig4_curves.curves(style.runs_by_arm(records), title), into / "learning_curves")
+    picture, *_ = figures.save(curves.curves(style.runs_by_arm(records), title), into / "learning_curves")
     return {} if math.isnan(number) else {"speedup_examples": number}, picture
 
 
