@@ -83,6 +83,7 @@ def prepare(cfg: config.Config, device: torch.device, replayed: Path | None) -> 
         epochs=cfg.epochs,
         evaluations=cfg.evaluations,
         diagnoses=cfg.diagnose,
+        measures_headroom=cfg.headroom,
         trace=Trace(parts) if cfg.trace else None,
         checkpoint=checkpoint,
     )

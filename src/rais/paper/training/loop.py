@@ -29,7 +29,7 @@ from rais import Engine
 from rais.gradnorm import softmax_cross_entropy_norm
 from rais.paper.records.write import Record
 from rais.paper.training.checkpoint import Checkpoint, restore, state_of
-from rais.paper.training.diagnose import diagnose
+from rais.paper.training.diagnose import diagnose, headroom
 from rais.paper.training.evaluate import evaluate, grid
 from rais.paper.training.parts import Parts
 from rais.paper.training.trace import Trace
@@ -89,6 +89,7 @@ class Loop:
     epochs: float
     evaluations: int
     diagnoses: bool = False
+    measures_headroom: bool = False
     trace: Trace | None = None
     checkpoint: Checkpoint | None = None
     evaluated: int = 0  # points of the grid that have been reached
@@ -222,6 +223,8 @@ class Loop:
             **p.gain.diagnostics(),
             **(p.outliers.diagnostics() if p.outliers is not None else {}),
         }
+        if self.measures_headroom:
+            metrics.update(headroom(p))
         if self.diagnoses:
             metrics.update(diagnose(p, self.record, epoch=self.iteration / self.per_epoch))
         self.record.write(
