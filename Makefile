@@ -14,7 +14,7 @@ STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup test lint types docs data reproduce figures fig1 fig2 fig3 fig4 fig5 fig6 fig7 fig8 fig9 notebooks notebooks-check clean
+.PHONY: help setup test test-slow test-lowest lint types docs data reproduce figures fig1 fig2 fig3 fig4 fig5 fig6 fig7 fig8 fig9 notebooks notebooks-check clean
 
 help:  ## list these targets
 	@echo "make TARGET [PYTHON=python3.12] [PROFILE=quick|full|paper] [JOBS=n]"
@@ -34,8 +34,18 @@ $(STAMP): requirements.lock pyproject.toml
 	$(BIN)/python -m pip install --quiet --no-deps --editable .
 	@touch $@
 
-test: setup  ## run the tests
+test: setup  ## run the tests but the slow ones
 	$(BIN)/python -m pytest -q -n auto
+
+test-slow: setup  ## run the tests that take more than 20 seconds each: under 30 minutes
+	$(BIN)/python -m pytest -q -n auto -m slow
+
+test-lowest:  ## run the tests with the lowest versions that pyproject.toml allows, in .venv-lowest (Python 3.11)
+	$(PYTHON) -m venv --clear .venv-lowest
+	.venv-lowest/bin/python scripts/lowest.py > .venv-lowest/lowest.txt
+	.venv-lowest/bin/python -m pip install --quiet --requirement .venv-lowest/lowest.txt
+	.venv-lowest/bin/python -m pip install --quiet --no-deps --editable .
+	.venv-lowest/bin/python -m pytest -q -n auto
 
 lint: setup  ## check style and formatting
 	$(BIN)/ruff check .
@@ -67,6 +77,6 @@ notebooks: setup  ## execute the notebooks and keep their outputs
 notebooks-check: setup  ## execute the notebooks, writing nothing: an error in one of them is an error here
 	$(BIN)/python scripts/notebooks.py --check
 
-clean:  ## remove caches and results/runs, never the committed records
-	rm -rf results/runs .pytest_cache .ruff_cache .mypy_cache build outputs multirun src/*.egg-info
+clean:  ## remove caches; records are kept, also those of results/runs
+	rm -rf .pytest_cache .ruff_cache .mypy_cache .venv-lowest build outputs multirun src/*.egg-info
 	find src scripts tests -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -27,8 +27,8 @@ from rais.paper import data
 from rais.paper import settings as config
 from rais.paper.records import write as record
 from rais.paper.training import build
-from rais.paper.training.build import Parts
 from rais.paper.training.loop import Loop
+from rais.paper.training.parts import Parts
 
 ROOT = Path(__file__).resolve().parents[1]
 BLOCK = 50

@@ -27,11 +27,10 @@ from torch.nn.functional import cross_entropy
 
 from rais.gain import Minibatch
 from rais.gradnorm import softmax_cross_entropy_norm
-from rais.paper import data
-from rais.paper.settings import schema
+from rais.paper import settings
 from rais.paper.training import build
-from rais.paper.training.build import Parts
 from rais.paper.training.loop import Loop
+from rais.paper.training.parts import Parts
 from rais.sampling import Draw
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -127,16 +126,15 @@ def main() -> None:
     parser.add_argument("--minibatches", type=int, default=4_000)
     parser.add_argument("overrides", nargs="*", help="settings of the run, as scripts/train.py takes them")
     args = parser.parse_args()
-    schema.register()
+    settings.register()
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         chosen = [f"task={args.task}", "sampler=rais", f"seed={args.seed}", "device=cpu", *args.overrides]
-        cfg = schema.from_hydra(compose("config", chosen))
-    dataset = data.load(cfg.data.name, path=cfg.data.path, n_train=cfg.data.n_train)
-    parts = build.build(cfg, dataset)
+        cfg = settings.from_hydra(compose("config", chosen))
+    parts = build.build(cfg, cfg.data.build(torch.device("cpu")))
     loop = Loop(parts, None, epochs=cfg.epochs, evaluations=cfg.evaluations)
     for epoch in sorted(args.epochs):
         while loop.iteration < epoch * loop.per_epoch:
-            loop.step()
+            loop.run_timed(1)
         print(f"{args.task}, seed {args.seed}, epoch {epoch:g}, {args.minibatches} minibatches", flush=True)
         for what, value, error in measure(parts, args.minibatches, seed=args.seed):
             print(f"  {what:40} {value:9.5f} ± {error:.5f}", flush=True)

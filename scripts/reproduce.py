@@ -237,7 +237,7 @@ def read_speedups(path: Path) -> dict[tuple[str, str], pd.Series]:
 
 
 def speedup(row: pd.Series | None, unit: str) -> str:
-    """A speed-up with its interval and number of seeds, such as `2.71× [2.61, 2.80] (n=5)`; a dash for none."""
+    """A speed-up with its interval and number of seeds, such as `2.71× (2.61 to 2.80) (n=5)`; a dash for none."""
     return "–" if row is None else f"{stats.speedup_text(row, unit)} (n={row['n_seeds']})"
 
 

@@ -16,9 +16,7 @@ from pathlib import Path
 
 import hydra
 import torch
-from hydra.errors import HydraException
 from omegaconf import DictConfig
-from omegaconf.errors import OmegaConfBaseException
 
 import sweeps
 from rais.paper import data
@@ -73,6 +71,7 @@ def prepare(cfg: config.Config, device: torch.device, replayed: Path | None) -> 
         n=len(dataset.train),
         device=device,
         replayed=run_id_of(replayed),
+        fingerprint=dataset.fingerprint(),
         resumed=state and state["record"],
         mirror=cfg.wandb and partial(Mirror, outcome=outcome),
     )
@@ -116,11 +115,11 @@ if __name__ == "__main__":
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Errors reach the lines below instead of Hydra's own printing.
     try:
         main()
-    except (HydraException, OmegaConfBaseException) as error:
-        sys.exit(f"rais: {config.explain(error)}")
     except KeyboardInterrupt:
         sys.exit(130)
     except Exception as error:
+        if config.is_of_hydra(error):
+            sys.exit(f"rais: {config.explain(error)}")
         if not sweeps.was_broken_by(error):
             raise
         sys.exit(1)

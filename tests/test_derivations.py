@@ -41,6 +41,7 @@ def tags() -> Iterator[tuple[str, str]]:
 def test_every_derived_tag_cites_a_section_that_is_there() -> None:
     for place, tag in tags():
         cited = [name for names in CITATION.findall(tag) for name in names.split("; ")]
+        assert cited, f"{place}: {tag} cites no section of {PAGE}"
         assert not (missing := [name for name in cited if name not in HEADINGS]), f"{place}: no {missing}"
 
 

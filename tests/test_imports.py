@@ -173,12 +173,6 @@ RULES = [
 ]
 
 
-# Rules that the package breaks today, and by what. To be empty.
-KNOWN: dict[Callable[[Package], set[str]], str] = {
-    no_modules_import_each_other_in_a_circle: "for type checking alone: training, sampling.tickets and loop.state",
-}
-
-
 @pytest.fixture(scope="module")
 def rais() -> Package:
     return read(ROOT / "src" / "rais")
@@ -186,10 +180,7 @@ def rais() -> Package:
 
 @pytest.mark.parametrize("rule", RULES)
 def test_rule_is_kept(rule: Callable[[Package], set[str]], rais: Package) -> None:
-    broken = sorted(rule(rais))
-    if broken and rule in KNOWN:
-        pytest.xfail(KNOWN[rule])
-    assert not broken
+    assert not sorted(rule(rais))
 
 
 def test_every_part_that_the_rules_name_is_there(rais: Package) -> None:

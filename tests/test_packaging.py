@@ -14,7 +14,6 @@ from typing import Any
 
 import pytest
 from omegaconf import OmegaConf
-from packaging.markers import Marker
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
@@ -22,9 +21,11 @@ from packaging.version import Version
 from rais.paper import figures
 
 tomllib = pytest.importorskip("tomllib", reason="the lock is for Python 3.11 and newer")
+lowest = pytest.importorskip("lowest")
 
 ROOT = Path(__file__).resolve().parents[1]
-PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+PYPROJECT = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+PROJECT: dict[str, Any] = tomllib.loads(PYPROJECT)["project"]
 
 
 def yaml(name: str) -> dict[str, Any]:
@@ -34,36 +35,54 @@ def yaml(name: str) -> dict[str, Any]:
 
 
 def bounds() -> dict[str, Requirement]:
-    lines = [
-        *PROJECT["dependencies"],
-        *(line for e in PROJECT["optional-dependencies"].values() for line in e),
-    ]
+    """Every dependency, and those of the extras that the lock is for."""
+    extras = [PROJECT["optional-dependencies"][extra] for extra in lowest.EXTRAS]
+    lines = [*PROJECT["dependencies"], *(line for extra in extras for line in extra)]
     return {canonicalize_name(r.name): r for r in map(Requirement, lines)}
 
 
-def lock_lines() -> list[str]:
+def lock_entries() -> list[str]:
+    """One text a package: its version, its marker and its hashes."""
     lines = (ROOT / "requirements.lock").read_text(encoding="utf-8").splitlines()
-    return [line for line in lines if line and not line.startswith("#")]
+    kept = "\n".join(line for line in lines if line and not line.startswith("#"))
+    return kept.replace("\\\n", " ").splitlines()
+
+
+def lock_requirements() -> list[Requirement]:
+    return [Requirement(entry.partition(" --hash")[0].strip()) for entry in lock_entries()]
 
 
 def locked() -> dict[str, Version]:
-    return {
-        canonicalize_name(r.name): Version(str(r.specifier).removeprefix("==")) for r in map(Requirement, lock_lines())
-    }
+    return {canonicalize_name(r.name): Version(str(r.specifier).removeprefix("==")) for r in lock_requirements()}
 
 
-def test_every_line_of_the_lock_is_one_exact_version() -> None:
-    exact = re.compile(r"""[\w.-]+==[\w.]+( ; sys_platform == "linux")?""")
-    assert [line for line in lock_lines() if not exact.fullmatch(line)] == []
-    assert len(locked()) == len(lock_lines()), "a package is listed twice"
+def test_every_entry_of_the_lock_is_one_exact_version_with_hashes() -> None:
+    exact = re.compile(r"[\w.-]+==[\w.]+( ; [^;]+?)?\s+(--hash=sha256:[0-9a-f]{64}\s*)+")
+    assert [entry for entry in lock_entries() if not exact.fullmatch(entry)] == []
+    assert len(locked()) == len(lock_entries()), "a package is listed twice"
+    assert "index" not in "\n".join(lock_entries()), "pip is set up by who uses it"
 
 
 def test_gpu_libraries_of_linux_are_asked_for_there_only() -> None:
-    linux = Marker('sys_platform == "linux"')
-    requirements = {canonicalize_name(r.name): r for r in map(Requirement, lock_lines())}
-    gpu = [n for n in requirements if n.startswith(("nvidia-", "cuda-")) or n == "triton"]
-    assert gpu and all(requirements[n].marker == linux for n in gpu)
-    assert [n for n, r in requirements.items() if r.marker and n not in gpu] == []
+    gpu = [r for r in lock_requirements() if r.name.startswith(("nvidia-", "cuda-")) or r.name == "triton"]
+    assert gpu and not [r.name for r in gpu if r.marker is None or r.marker.evaluate({"sys_platform": "darwin"})]
+    assert all(r.marker.evaluate({"sys_platform": "linux", "platform_machine": "x86_64"}) for r in gpu if r.marker)
+
+
+def test_no_text_sends_anyone_to_the_other_project_of_the_name() -> None:
+    """On the package index `rais` is a stranger's: texts that say `pip install` name this one, or a clone."""
+    stranger = re.compile("pip" + r" install[^\n]*['\" =]rais(?![\w-])")
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    texts = [name for name in listed.split("\0") if name.endswith((".py", ".md", ".toml", ".yml", ".yaml", "Makefile"))]
+    found = [name for name in texts if stranger.search((ROOT / name).read_text(encoding="utf-8"))]
+    assert found == [] and PROJECT["name"] == "rais-sgd"
+
+
+def test_lowest_versions_are_the_lower_bounds() -> None:
+    found = {canonicalize_name(r.name): str(r.specifier) for r in map(Requirement, lowest.lowest(PYPROJECT))}
+    assert found == {
+        name: next(f"=={s.version}" for s in r.specifier if s.operator == ">=") for name, r in bounds().items()
+    }
 
 
 @pytest.mark.parametrize("name", sorted(bounds()))
@@ -92,7 +111,7 @@ def test_environment_installs_the_lock_and_this_package() -> None:
     assert Version(python.removeprefix("python=")) >= Version("3.11"), "the lock needs Python 3.11"
     assert python.removeprefix("python=") in str(PROJECT["classifiers"])
     pip = next(d["pip"] for d in environment["dependencies"] if isinstance(d, dict))
-    assert pip == ["-r requirements.lock", "-e ."]
+    assert pip == ["-r requirements.lock"], "pip takes nothing without a hash beside a lock that has them"
     others = {d.split("=")[0] for d in environment["dependencies"] if isinstance(d, str)}
     assert others == {"python", "pip"}, "anything else could differ from the lock"
 
@@ -131,10 +150,9 @@ def test_every_number_of_a_figure_has_a_target() -> None:
         assert f"scripts/plot.py --records results/records --out results {name}\n" in make("--dry-run", name).stdout
 
 
-def test_clean_keeps_the_committed_records() -> None:
+def test_clean_keeps_records_also_those_of_runs_that_nobody_committed() -> None:
     removes = make("--dry-run", "clean").stdout
-    assert "results/runs" in removes
-    assert not re.search(r"results(/records|/tables|/figures|/bench)?(\s|/?$)", removes)
+    assert ".pytest_cache" in removes and "results" not in removes
 
 
 def test_setup_refuses_an_old_python_with_the_cure(tmp_path: Path) -> None:

@@ -61,6 +61,15 @@ def test_weights_of_one_give_two_equal_moments_to_the_last_bit(m: int) -> None:
     assert uniform_one == sampled_one > 0
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_norms_of_any_dtype_are_squared_in_float64(dtype: torch.dtype) -> None:
+    draw = Draw(torch.arange(2), torch.tensor([2.0, 0.5]), mean_norm=0.5)
+    norm = torch.tensor([512.0, 0.25], dtype=dtype)  # squares that half precision cannot hold
+    moments = minibatch_moments(gain.Minibatch(draw, norm, norm))
+    assert moments.dtype == torch.float64
+    assert moments.tolist() == [(2 * 1024**2 + 0.5 * 0.25) / 2, ((2 * 1024) ** 2 + 0.25**2) / 2]
+
+
 def test_large_norms_do_not_overflow() -> None:
     norm = torch.tensor([3e38, 1e38])
     draw = Draw(torch.arange(2), torch.tensor([2.0, 0.5]), mean_norm=1e38)

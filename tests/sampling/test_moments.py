@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
+import torch
 
-from rais.sampling import reference
+from rais.gain import Minibatch
+from rais.gain.moments import minibatch_moments
+from rais.sampling import Draw, reference
 
 N, M = 4, 3
 
@@ -56,3 +61,24 @@ def test_the_oracle_has_the_largest_gain_of_all_distributions(gradients):
     assert best > 1.5
     for p in np.random.default_rng(5).dirichlet(np.ones(N), size=50):
         assert reference.gain_ratio(p, gradients, 2) < best
+
+
+def test_moments_of_a_minibatch_are_those_of_the_distribution_in_units_of_its_mean_norm(gradients):
+    """What one minibatch says of E‖g_U1‖² and E‖g_1‖², enumerated over all N^M: over mean_norm², whatever p is.
+
+    Told norms are wrong for one example; where they are right, as the oracle's, the second moment is 1 every time.
+    """
+    v = np.linalg.norm(gradients, axis=1)
+    for told in (v, v * np.array([1.0, 3.0, 0.2, 1.0])):
+        p, unit = told / told.sum(), told.mean()
+        total, seen = np.zeros(2), []
+        for drawn in itertools.product(range(N), repeat=M):
+            index = torch.tensor(drawn)
+            draw = Draw(index, torch.from_numpy(1 / (N * p))[index], mean_norm=float(unit))
+            norm = torch.from_numpy(v)[index]
+            moments = minibatch_moments(Minibatch(draw, norm, norm)).numpy()
+            total += np.prod(p[list(drawn)]) * moments
+            seen.append(moments[1])
+        expected = np.array([np.mean(v**2), np.sum(v**2 / p) / N**2]) / unit**2
+        np.testing.assert_allclose(total, expected, rtol=1e-12)
+        assert (np.ptp(seen) < 1e-12) == (told is v)

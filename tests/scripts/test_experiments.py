@@ -18,8 +18,8 @@ import reproduce
 import train
 from rais.paper import data
 from rais.paper import settings as config
+from rais.paper.records import find, layout
 from rais.paper.records import read as load
-from rais.paper.records import write as record
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 EXPERIMENTS = sorted(path.stem for path in (CONF / "experiment").glob("*.yaml"))
@@ -68,14 +68,14 @@ def trained(overrides: Sequence[str]) -> Path:
     """The folder of the record of a run with these overrides, in miniature."""
     whole = config.from_hydra(compose("config", list(overrides)))
     composed = compose("config", [*overrides, *miniature(whole), "device=cpu", "threads=1"])
-    assert train.run(composed) in record.COMPLETE
-    folder = record.find_complete(config.from_hydra(composed))
+    assert train.run(composed) in layout.COMPLETE
+    folder = find.find_complete(config.from_hydra(composed))
     assert folder is not None
     return folder
 
 
 def test_there_are_experiments() -> None:
-    assert {"fig4_mnist", "fig4_digits"} <= set(EXPERIMENTS)
+    assert {"curves", "spaced", "ablation", "headroom", "pilots"} <= set(EXPERIMENTS)
 
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
@@ -85,9 +85,44 @@ def test_every_arm_of_the_experiment_trains(experiment: str, tmp_path: Path, mon
     with initialize_config_dir(str(CONF), version_base="1.3"):
         for run in one_of_each_arm(experiment, tmp_path):
             if run.config.gain.mode == "replay":
-                trained([*(word for word in run.overrides if not word.startswith("arm=")), "sampler=rais"])
+                trained([*(word for word in run.overrides if not word.startswith("variant=")), "sampler=rais"])
             _, curve, _ = load.read_run(trained(run.overrides))
             losses = curve[curve["metric"] == "train_loss"]
             assert losses["iteration"].tolist()[0] == 0 and len(losses) >= 2
             if run.config.sampler.name == "rais":
                 assert curve.loc[curve["metric"] == "set_center", "value"].notna().any(), "p was never learned"
+
+
+@pytest.mark.parametrize("profile", sorted(path.stem for path in (CONF / "profile").glob("*.yaml")))
+def test_every_run_of_a_profile_fits_its_data_and_has_a_name_that_no_other_run_has(profile: str) -> None:
+    config.register()
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        runs = planned(profile)
+    found: dict[str, str] = {}
+    for run in runs:
+        run.config.check_against(run.config.data.describe())
+        run_id = config.run_id(run.config)
+        assert found.setdefault(run.name, run_id) == run_id, run.name
+
+
+def test_profiles_keep_to_their_time() -> None:
+    """Minutes of one core: quick within 15 on two cores, full within 24 hours."""
+    config.register()
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        minutes = {name: sum({run.name: run.minutes for run in planned(name)}.values()) for name in ("quick", "full")}
+    assert minutes["quick"] <= 2 * 15 and minutes["full"] <= 24 * 60
+
+
+def test_a_stage_has_seeds_and_lists_that_go_before_those_of_the_experiment() -> None:
+    stage = {"experiment": "smoothing", "overrides": ["task=cifar10_small", "sampler.delta=0,0.1"], "seeds": [7]}
+    config.register()
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        runs = reproduce.expand(stage, [0, 1], "elsewhere", "minutes")
+    assert [run.name for run in runs] == ["cifar10_small/smoothed_0/seed7", "cifar10_small/smoothed_0.1/seed7"]
+
+
+def planned(profile: str) -> list[reproduce.Run]:
+    content = reproduce.read_profile(profile)
+    return [
+        run for stage in content["stages"] for run in reproduce.expand(stage, content["seeds"], "elsewhere", "minutes")
+    ]

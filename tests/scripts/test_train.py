@@ -39,7 +39,7 @@ def folder_in(runs: Path) -> Path:
 def timeless(runs: Path) -> list[str]:
     """The lines of the record without those and the column that hold seconds."""
     lines = (folder_in(runs) / "record.csv").read_text().splitlines()
-    rows = [line.split(",") for line in lines if "_seconds," not in line]
+    rows = [line.split(",") for line in lines if "_seconds," not in line and ",phase_" not in line]
     return [",".join([*row[:4], *row[5:]]) for row in rows]
 
 

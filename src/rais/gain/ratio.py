@@ -101,7 +101,11 @@ class Adaptive(Stateful):
     @property
     def rhos(self) -> Tensor:
         """ρ by the slow and by the fast average, (2,) float64; 1 where nothing is known, or all norms are 0."""
-        uniform_one, sampled_one, _ = self.moments.sums.unbind(1)  # their quotient needs no correction for bias
+        sums = self.moments.sums  # their quotient needs no correction for bias
+        if sums.device.type == "cpu":
+            quotients = [first / second if second > 0 else 1.0 for first, second, _ in sums.tolist()]
+            return torch.tensor(quotients, dtype=torch.float64)
+        uniform_one, sampled_one, _ = sums.unbind(1)
         return (uniform_one / sampled_one).nan_to_num(nan=1.0)
 
     @property
@@ -123,7 +127,8 @@ class Adaptive(Stateful):
             return self.one
         self.moments.update(minibatch_moments(batch))
         self.phi.update(batch)
-        return torch.lerp(self.one, self.rho, self.phi.value)  # r = 1 + φ(ρ − 1)
+        phi = self.phi.value
+        return self.one + phi * (self.rho - self.one)  # r = 1 + φ(ρ − 1)
 
     def diagnostics(self) -> dict[str, float]:
         slow, fast = self.rhos.tolist()

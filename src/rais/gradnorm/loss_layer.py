@@ -18,11 +18,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int64
+
+IN_NUMPY = (torch.float32, torch.float64)
+SMALL = 16_384  # logits of a minibatch, below which NumPy is faster than torch
 
 
 def softmax_cross_entropy_norm(
@@ -65,6 +69,9 @@ def softmax_cross_entropy_norm(
     """
     _check(logits, target, weight, label_smoothing, ignore_index)
     dtype = torch.promote_types(logits.dtype, torch.float32)
+    is_plain = target.dim() == 1 and weight is None and label_smoothing == 0
+    if is_plain and logits.device.type == "cpu" and logits.numel() <= SMALL and logits.dtype in IN_NUMPY:
+        return _plain_norm(logits.detach().numpy(), target.numpy(), ignore_index).to(dtype)
     # In float64 no square of a float32 probability vanishes.
     p = torch.softmax(logits.detach(), 1, dtype=torch.float64)
     if target.dim() == 2:
@@ -86,6 +93,26 @@ def softmax_cross_entropy_norm(
             f"labels from {low} to {high}: they must be in [0, {logits.shape[1]}), or ignore_index={ignore_index}"
         ) from error
     return norm.masked_fill_(ignored, 0).to(dtype)
+
+
+def _plain_norm(logits: np.ndarray, target: np.ndarray, ignore_index: int) -> Tensor:
+    """The same for labels alone, in NumPy: on a small minibatch its operations cost a third of torch's."""
+    z = logits.astype(np.float64)
+    z -= z.max(1, keepdims=True)
+    p = np.exp(z, out=z)
+    p /= p.sum(1, keepdims=True)
+    rows = np.arange(len(p))
+    ignored = target == ignore_index if 0 <= ignore_index or target.min(initial=0) < 0 else None
+    if ignored is not None:
+        p[ignored] = 0.0
+        rows, target = rows[~ignored], target[~ignored]
+    if target.min(initial=0) < 0 or target.max(initial=0) >= p.shape[1]:
+        raise ValueError(
+            f"labels from {target.min()} to {target.max()}: they must be in [0, {p.shape[1]}), or "
+            f"ignore_index={ignore_index}"
+        )
+    p[rows, target] = 0.0
+    return torch.from_numpy(np.sqrt(np.einsum("ij,ij->i", p, p) + p.sum(1) ** 2))
 
 
 def _norm_of_probabilities(p: Tensor, t: Tensor, weight: Tensor | None, label_smoothing: float) -> Tensor:

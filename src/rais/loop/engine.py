@@ -36,7 +36,8 @@ from rais.loop.parts import PartSquares
 from rais.loop.ranks import Ranks, answering
 from rais.loop.rate import Rate
 from rais.loop.state import restore, save
-from rais.sampling.base import Draw, NonFiniteNorm, Sampler
+from rais.sampling.base import NonFiniteNorm, Sampler
+from rais.sampling.draw import Draw
 from rais.sampling.uniform import Uniform
 
 PHI_EVERY = 32  # importance draws from one measurement of φ to the next

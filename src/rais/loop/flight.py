@@ -13,7 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rais.sampling.base import Draw, Sampler
+from rais.sampling.base import Sampler
+from rais.sampling.draw import Draw
 
 MOST = 1024  # draws that are kept; a loop that never steps with its draws would keep all of them
 

@@ -20,7 +20,8 @@ from rais import rng
 from rais.loop.flight import Flight
 from rais.loop.ranks import Ranks
 from rais.loop.state import below
-from rais.sampling.base import Draw, Sampler
+from rais.sampling.base import Sampler
+from rais.sampling.draw import Draw
 
 VERSION = 1
 OURS = ("batch_size", "shuffle", "batch_sampler", "drop_last")

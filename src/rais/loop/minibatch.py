@@ -16,7 +16,7 @@ from torch import Tensor
 from rais.gain import Minibatch
 from rais.loop.flight import Flight
 from rais.loop.ranks import Ranks
-from rais.sampling.base import Draw
+from rais.sampling.draw import Draw
 
 
 class Part(NamedTuple):

@@ -14,7 +14,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from rais.sampling.base import Draw
+from rais.sampling.draw import Draw
 
 
 class Ranks:

@@ -7,16 +7,13 @@ before anything is overwritten.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from rais.loop.engine import Engine
+from typing import Any
 
 VERSION = 1
 PARTS = ("sampler", "flight", "gain", "outliers")
 
 
-def save(engine: Engine) -> dict[str, Any]:
+def save(engine: Any) -> dict[str, Any]:
     """The state, its entries named "sampler.…", "flight.…", "gain.…", "outliers.…" where they belong to a part."""
     state: dict[str, Any] = {
         "kind": "Engine",
@@ -40,7 +37,7 @@ def below(name: str, state: Mapping[str, Any]) -> dict[str, Any]:
     return {key.removeprefix(f"{name}."): x for key, x in state.items() if key.startswith(f"{name}.")}
 
 
-def restore(engine: Engine, state: Mapping[str, Any]) -> None:
+def restore(engine: Any, state: Mapping[str, Any]) -> None:
     """Continue where `state` was taken.
 
     Raises:
@@ -59,7 +56,7 @@ def restore(engine: Engine, state: Mapping[str, Any]) -> None:
     engine.rate.position = state["scheduler_position"] or 0
 
 
-def check(engine: Engine, state: Mapping[str, Any]) -> None:
+def check(engine: Any, state: Mapping[str, Any]) -> None:
     """Everything that can be refused, but for what the sampler refuses itself."""
     own = save(engine)
     for name in ("kind", "version"):

@@ -3,7 +3,8 @@
 A name in the settings becomes one of these classes in rais.paper.training.build.
 """
 
-from rais.sampling.base import Draw, NonFiniteNorm, Sampler
+from rais.sampling.base import NonFiniteNorm, Sampler
+from rais.sampling.draw import Draw
 from rais.sampling.oracle import Oracle
 from rais.sampling.rais import RAIS
 from rais.sampling.smoothed import Smoothed

@@ -18,8 +18,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rais.sampling.base import Draw, Sampler, check_observation
+from rais.sampling.base import Sampler, check_observation
 from rais.sampling.categorical import Categorical
+from rais.sampling.draw import Draw
 
 Measure = Callable[[], tuple[Tensor, Tensor]]
 

@@ -21,8 +21,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rais.sampling.base import Draw, Sampler, mean_of_repeats
+from rais.sampling.base import Sampler, mean_of_repeats
 from rais.sampling.categorical import Categorical
+from rais.sampling.draw import Draw
 from rais.sampling.features import NAMES, Features
 from rais.sampling.robust import inverse_radius, robust_norms
 from rais.sampling.rounds import Columns, Round

@@ -17,8 +17,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rais.sampling.base import Draw, Sampler, mean_of_repeats
+from rais.sampling.base import Sampler, mean_of_repeats
 from rais.sampling.categorical import Categorical
+from rais.sampling.draw import Draw
 from rais.sampling.uniform import Uniform
 
 SMALLEST_NORM = torch.finfo(torch.float32).tiny

@@ -15,13 +15,12 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
-if TYPE_CHECKING:
-    from rais.sampling.base import Draw
+from rais.sampling.draw import Draw
 
 COLUMNS = ("index", "weight", "side", "norm")  # of draws and visits, and their types in a state
 DTYPES = (torch.int64, torch.float32, torch.int64, torch.float32)

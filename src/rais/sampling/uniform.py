@@ -11,7 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rais.sampling.base import Draw, Sampler
+from rais.sampling.base import Sampler
+from rais.sampling.draw import Draw
 
 
 class Uniform(Sampler):

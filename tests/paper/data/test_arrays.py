@@ -27,6 +27,20 @@ def test_batch_holds_the_examples_asked_for_in_their_order():
     assert y.tolist() == [1, 0, 1]
 
 
+def test_fingerprint_tells_every_change_from_none():
+    def of(n=4, **changes):
+        parts = {"train": split(n), "test": split(2), "name": "toy", **changes}
+        return Dataset(parts["name"], parts["train"], parts["test"], 3).fingerprint()
+
+    flipped, relabelled = split(4), split(4, labels=[0, 1, 2, 1])
+    flipped.images[3, 1, 2, 3] ^= 1
+    reshaped = Split(split(4).images.reshape(4, 2, 4, 3), split(4).labels)
+    others = [{"train": flipped}, {"train": relabelled}, {"n": 3}, {"name": "other"}]
+    others += [{"train": reshaped, "test": Split(split(2).images.reshape(2, 2, 4, 3), split(2).labels)}]
+    assert of() == of()
+    assert len({of(), *(of(**other) for other in others)}) == 1 + len(others)
+
+
 def test_batch_spans_zero_to_one_and_is_float32_under_any_default_dtype():
     data = Split(torch.tensor([0, 255], dtype=torch.uint8).view(2, 1, 1, 1), torch.tensor([0, 1]))
     torch.set_default_dtype(torch.float64)

@@ -36,6 +36,7 @@ def labels(name: str, split: str) -> list[int]:
 @pytest.fixture(autouse=True)
 def small(monkeypatch, tmp_path):
     monkeypatch.setattr(cifar, "COUNTS", COUNTS)
+    monkeypatch.setattr(cifar, "SUMS", {})
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.delenv("RAIS_DATA", raising=False)
     for kind in KINDS.values():
@@ -90,6 +91,30 @@ def assert_right(name: str, base: Path) -> None:
 def test_real_counts(monkeypatch):
     monkeypatch.undo()
     assert cifar.COUNTS == {"train": 50_000, "test": 10_000}
+
+
+def test_sum_of_hashes_by_hand_and_in_any_order():
+    split = data.Split(torch.from_numpy(IMAGES["test"]).permute(0, 3, 1, 2).contiguous(), torch.arange(10))
+    rows = [hashlib.sha256(x.numpy().tobytes() + bytes([k])).hexdigest() for k, x in enumerate(split.images)]
+    total = f"{sum(int(row, 16) for row in rows) % 2**256:064x}"
+    order = torch.randperm(10, generator=torch.Generator().manual_seed(0))
+    assert cifar.sum_of_hashes(split) == total
+    assert cifar.sum_of_hashes(data.Split(split.images[order], split.labels[order])) == total
+    assert cifar.sum_of_hashes(data.Split(split.images, split.labels[order])) != total
+
+
+def test_parquet_with_a_flipped_bit_is_refused_whatever_its_order(tmp_path, monkeypatch):
+    here = write_parquet(tmp_path, "cifar10")
+    sums = {("cifar10", split): cifar.sum_of_hashes(getattr(load("cifar10", path=tmp_path), split)) for split in COUNTS}
+    monkeypatch.setattr(cifar, "SUMS", sums)
+    assert_right("cifar10", tmp_path)
+    write_images(here / "train.parquet", IMAGES["train"][::-1], labels("cifar10", "train")[::-1])
+    assert len(load("cifar10", path=tmp_path).train) == 50
+    changed = IMAGES["train"].copy()
+    changed[17, 3, 3, 0] ^= 1
+    write_images(here / "train.parquet", changed, labels("cifar10", "train"))
+    with pytest.raises(DataUnavailable, match=rf"train images and labels whose hashes .*{cure('cifar10')}"):
+        load("cifar10", path=tmp_path)
 
 
 @NAMES

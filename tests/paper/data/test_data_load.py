@@ -86,3 +86,18 @@ def test_digits_need_no_folder(monkeypatch, tmp_path):
     monkeypatch.setenv("RAIS_DATA", str(tmp_path / "absent"))
     assert len(load("digits", n_train=100).train) == 100
     assert data.folder("digits") is None
+
+
+@pytest.mark.parametrize("name", ["digits", pytest.param("mnist", marks=pytest.mark.mnist)])
+def test_description_is_that_of_the_loaded_data(name):
+    dataset, known = data.load(name), data.describe(name)
+    assert (known.n_train, known.n_test, known.classes) == (len(dataset.train), len(dataset.test), dataset.classes)
+    assert (known.channels, known.size, known.size) == tuple(dataset.train.images.shape[1:])
+
+
+def test_every_data_set_can_be_described_but_a_file_that_is_not_there():
+    for name in data.DATA_SETS:
+        if name != "npz":
+            assert data.describe(name, n_train=7).n_train == 7
+    with pytest.raises(ValueError, match="n_train=60001: mnist has 60000 training examples"):
+        data.describe("mnist", n_train=60_001)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import zipfile
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 import torch
 
 from rais.paper import data, models
-from rais.paper.data import DataUnavailable, load
+from rais.paper.data import DataUnavailable, load, npz
 
 RANDOM = np.random.default_rng(0)
 GREY = {"x_train": RANDOM.integers(0, 256, (6, 5, 5), dtype=np.uint8), "y_train": np.array([0, 2, 1, 2, 0, 1])}
@@ -156,12 +157,12 @@ def test_member_that_is_no_array(tmp_path):
     with zipfile.ZipFile(tmp_path / "own.npz", "w") as archive:
         for key in GREY:
             archive.writestr(key, b"text")
-    fails(tmp_path / "own.npz", "x_train: found bytes that are no array")
+    fails(tmp_path / "own.npz", r"x_train: found what cannot be read \(.*magic string.*\), expected numbers")
 
 
 def test_object_array_is_not_unpickled(saved):
     file = saved(y_train=np.array([0, 1, "two", 0, 1, 2], dtype=object))
-    fails(file, r"y_train: found what cannot be read \(Object arrays cannot be loaded .*\), expected numbers")
+    fails(file, "y_train: found Python objects, expected numbers; convert them")
 
 
 @pytest.mark.parametrize("dtype", [np.int64, np.uint16, bool, np.complex64, "U1"])
@@ -171,6 +172,94 @@ def test_images_of_another_type(saved, dtype):
         file,
         rf"x_test: found type {np.dtype(dtype)}, expected uint8, or floats in \[0, 1\]; convert it, e.g. x_test.ast",
     )
+
+
+def packed(file: Path, key: str, content: bytes) -> Path:
+    """A sound archive, but for the member `key`, which holds `content`."""
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, values in GREY.items():
+            buffer = io.BytesIO()
+            np.save(buffer, values)
+            archive.writestr(f"{name}.npy", content if name == key else buffer.getvalue())
+    return file
+
+
+def header(text: str, body: bytes = b"", version: bytes = b"\x01\x00") -> bytes:
+    line = text.encode() + b"\n"
+    return b"\x93NUMPY" + version + len(line).to_bytes(2 if version[0] == 1 else 4, "little") + line + body
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{'descr': '|u1', 'fortran_order': False, 'shape': (1000000000000000,)}",
+        f"{{'descr': '|u1', 'fortran_order': False, 'shape': ({2**70},)}}",
+        f"{{'descr': '|u1', 'fortran_order': False, 'shape': ({2**40}, {2**40})}}",
+        "{'descr': '|u1', 'fortran_order': False, 'shape': (-6, -5, 5)}",
+        "{'descr': '|u1', 'fortran_order': False, 'shape': (6, 5, 6)}",
+        "{'descr': '|u1', 'fortran_order': False, 'shape': 'none'}",
+        "{'descr': '<f9', 'fortran_order': False, 'shape': (6, 5, 5)}",
+        "__import__('os').mkdir('broken_in')",
+        "{'descr': '|u1', 'shape': __import__('os').mkdir('broken_in')}",
+        "(" * 5_000,
+        "",
+    ],
+)
+@pytest.mark.parametrize("version", [b"\x01\x00", b"\x02\x00", b"\x03\x00", b"\x09\x00"])
+@pytest.mark.parametrize("key", ["x_train", "y_test"])
+def test_hostile_header(tmp_path, monkeypatch, text, version, key):
+    monkeypatch.chdir(tmp_path)
+    file = packed(tmp_path / "own.npz", key, header(text, bytes(150), version))
+    for read in (lambda path, message: fails(path, message), lambda path, message: fails_to_describe(path, message)):
+        read(file, rf"own.npz, {key}: found (what cannot be read \(.+\)|a header of shape .+ bytes), expected .*")
+    assert not (tmp_path / "broken_in").exists()
+
+
+def fails_to_describe(path, message) -> None:
+    with pytest.raises(DataUnavailable, match=message) as caught:
+        data.describe("npz", path=path)
+    assert "\n" not in str(caught.value)
+
+
+def test_zip_bomb_is_not_unpacked(tmp_path):
+    n = 2**28
+    bomb = header(f"{{'descr': '|u1', 'fortran_order': False, 'shape': ({n}, 1, 1)}}") + bytes(n)
+    file = packed(tmp_path / "own.npz", "x_train", bomb)
+    assert file.stat().st_size < n / 500
+    fails(file, r"own.npz, x_train: found 0.268 GB packed into 0.26\d MB, expected at most 100 times as much")
+
+
+def test_uint8_images_of_zeros_and_ones(saved):
+    message = r"x_train: found uint8 of no other values than 0 and 1, expected values in 0..255; multiply them by 255"
+    fails(saved(x_train=GREY["x_train"] // 128), message)
+    fails(saved(x_train=GREY["x_train"] / 255**2), r"x_train: found floats up to 0.003\d+, expected floats that fill")
+
+
+def test_floats_that_rounding_put_outside_of_the_interval(saved):
+    x = GREY["x_train"] / 255
+    x[0, 0, 0], x[1, 0, 0] = 1.0000001, -1e-7
+    images = load("npz", path=saved(x_train=x)).train.images
+    assert (images[0, 0, 0, 0], images[1, 0, 0, 0]) == (255, 0)
+    x[0, 0, 0] = 1.001
+    fails(saved(x_train=x), r"x_train: found floats from -1e-07 to 1.001, expected floats in \[0, 1\]; rescale it")
+
+
+def test_description_is_that_of_the_data(saved, monkeypatch):
+    for arrays in (GREY, COLOUR):
+        dataset, known = load("npz", path=saved(arrays)), data.describe("npz", path=saved(arrays))
+        assert (known.n_train, known.n_test, known.classes) == (6, 3, dataset.classes)
+        assert (known.channels, known.size, known.size) == tuple(dataset.train.images.shape[1:])
+    assert data.describe("npz", path=saved(), n_train=2).n_train == 2
+
+
+def test_fingerprint_is_that_of_the_content_not_of_the_file(saved, tmp_path):
+    one = npz.fingerprint(saved())
+    assert one == load("npz", path=saved()).fingerprint()
+    np.savez_compressed(tmp_path / "other.npz", **{**GREY, "x_train": GREY["x_train"][:, None]})
+    assert npz.fingerprint(tmp_path / "other.npz") == one
+    assert npz.fingerprint(saved(y_test=np.array([1, 3, 1]))) != one
+    with pytest.raises(DataUnavailable, match="absent.npz cannot be read"):
+        npz.fingerprint(tmp_path / "absent.npz")
 
 
 @pytest.mark.parametrize("bad", [-0.01, 1.01, 255, np.inf, np.nan])
@@ -223,7 +312,7 @@ def test_lengths(saved):
 
 
 def test_lenet5_takes_them_or_says_which_size_it_takes(saved):
-    x = {"x_train": np.zeros((6, 32, 32, 3), np.uint8), "x_test": np.zeros((3, 32, 32, 3), np.uint8)}
+    x = {"x_train": np.full((6, 32, 32, 3), 9, np.uint8), "x_test": np.full((3, 32, 32, 3), 9, np.uint8)}
     dataset = load("npz", path=saved(**x))
     channels, size, _ = dataset.train.images.shape[1:]
     model = models.build("lenet5", channels=channels, classes=dataset.classes, size=size, seed=0)

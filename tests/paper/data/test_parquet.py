@@ -137,6 +137,33 @@ def test_wrong_columns(tmp_path):
     fails(tmp_path, r"label \(double\), expected integers in label")
 
 
+def test_columns_of_one_name(tmp_path):
+    cells, numbers = pyarrow.array([png(picture) for picture in IMAGES]), pyarrow.array(LABELS)
+    for names in (["img", "img", "label"], ["img", "label", "label"]):
+        columns = [cells if name == "img" else numbers for name in names]
+        pyarrow.parquet.write_table(pyarrow.table(columns, names=names), tmp_path / "train.parquet")
+        twice = "img" if names.count("img") == 2 else "label"
+        fails(tmp_path, rf"train.parquet: found columns .*, expected one column {twice}; {CURE}")
+
+
+def test_numbers_of_shards_that_do_not_fit(tmp_path):
+    write_images(tmp_path / "train-00000-of-00000.parquet", IMAGES, LABELS)
+    assert_right(tmp_path)
+    write_images(tmp_path / "train-00002-of-00001.parquet", IMAGES, LABELS)
+    fails(tmp_path, r"train-00001-of-00003.parquet: found no such file, expected 3 shards of the train split")
+
+
+def test_nothing_but_png_is_decoded(tmp_path):
+    """PIL would hand an EPS to Ghostscript, a program that runs what is in the file."""
+    eps = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 5 5\n%%EndComments\nshowpage\n%%EOF\n"
+    jpeg = io.BytesIO()
+    Image.fromarray(IMAGES[0]).save(jpeg, format="JPEG")
+    for content in (eps, jpeg.getvalue()):
+        cells = [content, *(png(picture) for picture in IMAGES[1:])]
+        write_table(tmp_path / "train.parquet", {"img": cells, "label": LABELS})
+        fails(tmp_path, rf"found what cannot be decoded \(.+\) as image 0, expected a PNG; {CURE}")
+
+
 def test_empty_cells(tmp_path):
     cells = [png(picture) for picture in IMAGES]
     write_table(tmp_path / "train.parquet", {"img": cells, "label": [*LABELS[:9], None]})

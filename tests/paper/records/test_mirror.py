@@ -45,10 +45,14 @@ def falling(written: record.Record, rate: float, end: int = 4) -> None:
 
 def test_wandb_offline_round_trip(tmp_path: Path, offline: config.WandbConfig) -> None:
     """What was logged is read back from the file that offline mode leaves; no account is involved."""
-    uniform = opened(settings(tmp_path, sampler=config.UniformConfig(), gain=config.GainConfig("off", "exact", 0.1, 1)))
+    uniform = opened(
+        settings(
+            tmp_path, sampler=config.UniformConfig(), gain=config.GainConfig("off", "exact", 0.1, 1), target_loss=0.125
+        )
+    )
     falling(uniform, rate=1)
     uniform.finish("done")
-    written = opened(settings(tmp_path, wandb=offline, variant="visits_100"))
+    written = opened(settings(tmp_path, wandb=offline, label="visits_100", target_loss=0.125))
     falling(written, rate=2)
     assert written.shows_distributions
     written.write_distribution(1.0, np.array([0.0, 0.01, 1.0, 1.0, 100.0]))

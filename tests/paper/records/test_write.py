@@ -82,13 +82,13 @@ def test_runs_that_cannot_be_written(tmp_path: Path) -> None:
 
 
 def test_a_variant_has_a_folder_of_its_own_and_the_same_run_id(tmp_path: Path) -> None:
-    headline, varied = opened(settings(tmp_path)), opened(settings(tmp_path, variant="visits_100"))
+    headline, varied = opened(settings(tmp_path)), opened(settings(tmp_path, label="visits_100"))
     assert varied.folder == tmp_path / "toy" / "rais@visits_100" / headline.folder.name
     assert (headline.meta["variant"], varied.meta["variant"]) == ("", "visits_100")
     assert headline.meta["run_id"] == varied.meta["run_id"]
     varied.finish("done")
     assert find.find_complete(settings(tmp_path)) is None
-    assert find.find_complete(settings(tmp_path, variant="visits_100")) == varied.folder
+    assert find.find_complete(settings(tmp_path, label="visits_100")) == varied.folder
 
 
 def test_examples_are_compact_and_replaced_as_a_whole(tmp_path: Path) -> None:

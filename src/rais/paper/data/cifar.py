@@ -25,7 +25,7 @@ COUNTS = {"train": 50_000, "test": 10_000}
 SIZE = 32
 CLASSES = {"cifar10": 10, "cifar100": 100}
 FOLDERS = {"cifar10": Path("cifar-10-batches-py"), "cifar100": Path("cifar-100-python")}
-# Σ SHA-256(image ‖ label) mod 2²⁵⁶ over a split, image as 3×32×32 bytes, label as one byte [measured on a lossless copy]
+# Σ SHA-256(image ‖ label) mod 2²⁵⁶ over a split: an image as 3×32×32 bytes, a label as one [measured on a good copy]
 SUMS = {
     ("cifar10", "train"): "85873b872f38cafb7c6f99d016364dd8b372513d1215f9193d0b9b89a0375650",
     ("cifar10", "test"): "6470cca17226483ffed24316d69a85df9d1fa3b1b854800df40814bd424738a0",

@@ -138,8 +138,10 @@ def _header(file: Path, archive: zipfile.ZipFile, key: str) -> _Header:
             start = stream.tell()
     except UNREADABLE as error:
         raise _unreadable(file, key, error) from error
+    if dtype.hasobject:
+        raise _wrong(file, key, "Python objects", "numbers", "convert them to an array of numbers")
     promised = start + math.prod(shape) * dtype.itemsize
-    if dtype.hasobject or min(shape, default=0) < 0 or promised != member.file_size:
+    if min(shape, default=0) < 0 or promised != member.file_size:
         found = f"a header of shape {shape} and type {dtype} on {member.file_size} bytes"
         raise _wrong(file, key, found, f"{promised} bytes of numbers", "write the file again with numpy.savez")
     return _Header(shape, dtype)

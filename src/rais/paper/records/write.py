@@ -63,6 +63,7 @@ class Record:
         cfg: the run's configuration.
         n: training examples.
         replayed: run_id of the replayed run, in replay mode.
+        fingerprint: of the data, `Dataset.fingerprint()`; a run is resumed on the same data only.
         resumed: the `state_dict` of the record to go on with; None begins a new one, in place of what an unfinished
             run without a checkpoint left.
         mirror: makes a mirror from the meta data and the folder, before anything is written; None shows nothing.
@@ -80,6 +81,7 @@ class Record:
         n: int,
         device: torch.device,
         replayed: str | None = None,
+        fingerprint: str | None = None,
         resumed: dict[str, Any] | None = None,
         mirror: Callable[[dict[str, Any], Path], Mirror] | None = None,
     ) -> None:
@@ -95,6 +97,7 @@ class Record:
             "message": "",
             "config": {**asdict(cfg), "replayed": replayed},
             "n": n,
+            "data_fingerprint": fingerprint,
             "command": shlex.join(["python", os.path.relpath(sys.argv[0]), *sys.argv[1:]]),
             **environment(device),
             "started": _now(),
@@ -107,7 +110,7 @@ class Record:
         if resumed is None:
             self._refuse_to_replace()
         else:
-            self._check_files(resumed["files"])
+            self._check(resumed)
         self._mirror = None if mirror is None else mirror(self.meta, self.folder)
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -178,6 +181,7 @@ class Record:
         """What a checkpoint needs to go on with this record: the place in each file, with the SHA-256 up to there."""
         found = {name: (self.folder / name).read_bytes() for name in (RECORD, NORMS) if (self.folder / name).exists()}
         return {
+            "data_fingerprint": self.meta["data_fingerprint"],
             "started": self.meta["started"],
             "resumed": self.meta["resumed"],
             "seconds": self._duration(),
@@ -202,8 +206,11 @@ class Record:
             check_whole(self.folder, meta)
             raise RecordError(f"{self.folder} holds a run that is {meta['status']}: delete the folder to run it again")
 
-    def _check_files(self, files: dict[str, list]) -> None:
-        for name, (length, checksum) in files.items():
+    def _check(self, state: dict[str, Any]) -> None:
+        if state["data_fingerprint"] != self.meta["data_fingerprint"]:
+            path = self.folder / CHECKPOINT
+            raise RecordError(f"{path} was written with other data than there are now: delete it to start the run anew")
+        for name, (length, checksum) in state["files"].items():
             path = self.folder / name
             content = path.read_bytes() if path.is_file() else b""
             if hashlib.sha256(content[:length]).hexdigest() != checksum:

@@ -1,6 +1,6 @@
 """The typed settings of a run, their ranges, what they build, and the identity that follows from them."""
 
-from rais.paper.settings.compose import explain, from_hydra, register
+from rais.paper.settings.compose import explain, from_hydra, is_of_hydra, register
 from rais.paper.settings.identity import arm, run_id, scientific, slug
 from rais.paper.settings.schema import (
     AugmentConfig,
@@ -41,6 +41,7 @@ __all__ = [
     "arm",
     "explain",
     "from_hydra",
+    "is_of_hydra",
     "register",
     "run_id",
     "scientific",

@@ -67,7 +67,8 @@ def _refuse_what_is_no_setting(composed: Any) -> None:
                 look(child, f"{prefix}{name}.")
         for name in valid:
             if name not in node:
-                raise ValueError(f"{prefix}{name} was taken away: leave out ~{prefix}{name}, or give it a value")
+                taken = prefix.rstrip(".") if name == "name" and prefix else f"{prefix}{name}"
+                raise ValueError(f"{taken} was taken away: leave out ~{taken}, or give it a value, {taken}=…")
 
     look(composed, "")
 
@@ -76,11 +77,27 @@ def _where(prefix: str) -> str:
     return prefix.rstrip(".") or "the top level"
 
 
+def is_of_hydra(error: BaseException) -> bool:
+    """Whether `error` was raised while Hydra composed a configuration, and not by what was run with it."""
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
+
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    raised_in = "" if trace is None else trace.tb_frame.f_globals.get("__name__", "")
+    return isinstance(error, (HydraException, OmegaConfBaseException)) or raised_in.startswith(("hydra.", "omegaconf."))
+
+
 def explain(error: BaseException) -> str:
     """One or two lines for a configuration that Hydra refused: its message, and the valid keys where a key is
     unknown."""
     from omegaconf.errors import OmegaConfBaseException
 
+    if isinstance(error, ValueError) and "Config group override must be" in str(error):
+        return "a group cannot be null: leave it out, or choose one of its files, as in variant=none or sampler=rais"
+    if isinstance(error, AssertionError):
+        return "a setting below one that is null was given a value: wandb.mode and wandb.project need logger=wandb"
     lines = [
         line for line in str(error).splitlines() if line and not line.startswith(("Config search path", "\tprovider"))
     ]

@@ -196,7 +196,8 @@ class RAISConfig(SamplerConfig):
     features: List[str] = setting(  # noqa: UP006
         list(NAMES),
         within=Range(
-            lambda x: "constant" in x and set(x) <= set(NAMES), f"'constant' and others of {', '.join(NAMES)}"
+            lambda x: "constant" in x and set(x) <= set(NAMES) and len(set(x)) == len(x),
+            f"a list of constant and others, each once, of {', '.join(NAMES)}",
         ),
     )
     draws: str = setting("independent", within=one_of("independent", "spaced"), absent_at_default=True)

@@ -7,8 +7,6 @@ recipe gets the classes of ablation.py.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -16,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from rais import gain, rng, sampling
+from rais import gain, rng
 from rais.gradnorm import norms_and_gradient
 from rais.loop.outliers import OutlierCap
 from rais.paper import data
@@ -25,26 +23,10 @@ from rais.paper.settings.schema import Config, phis_of
 from rais.paper.training import ablation
 from rais.paper.training.diagnose import SideBySide
 from rais.paper.training.evaluate import fixed_subset
+from rais.paper.training.parts import Parts
 
 LOSS = partial(cross_entropy, reduction="none")
 MEASURE_CHUNK = 500
-
-
-@dataclass
-class Parts:
-    """What the loop works with, all on `device`."""
-
-    data: data.Dataset
-    test_while_training: data.Split
-    model: nn.Module
-    sampler: sampling.Sampler
-    gain: gain.GainRatio
-    schedule: Callable[[Tensor], Tensor]
-    optimizer: torch.optim.Optimizer
-    measure: sampling.oracle.Measure
-    augment: Callable[[Tensor, Tensor | None], Tensor]
-    outliers: OutlierCap | None
-    device: torch.device
 
 
 def build(cfg: Config, dataset: data.Dataset, replayed: Path | None = None) -> Parts:

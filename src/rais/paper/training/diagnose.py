@@ -27,7 +27,7 @@ from rais.sampling.uncertainty import learn
 
 if TYPE_CHECKING:
     from rais.paper.records.write import Record
-    from rais.paper.training.build import Parts
+    from rais.paper.training.parts import Parts
 
 SCATTER = 500
 

@@ -28,10 +28,10 @@ from tqdm import tqdm
 from rais import Engine
 from rais.gradnorm import softmax_cross_entropy_norm
 from rais.paper.records.write import Record
-from rais.paper.training.build import Parts
 from rais.paper.training.checkpoint import Checkpoint, restore, state_of
 from rais.paper.training.diagnose import diagnose, headroom
 from rais.paper.training.evaluate import evaluate, grid
+from rais.paper.training.parts import Parts
 from rais.paper.training.trace import Trace
 from rais.sampling import Draw, NonFiniteNorm
 

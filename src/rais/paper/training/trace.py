@@ -27,7 +27,7 @@ from rais.sampling import Draw
 
 if TYPE_CHECKING:
     from rais.paper.records.write import Record
-    from rais.paper.training.build import Parts
+    from rais.paper.training.parts import Parts
 
 SHOWN = 24  # images at each end
 MEASURED = 2_000
