@@ -117,8 +117,10 @@ SHAPES = {
     "smoothed_0.1": (3.3, 1.0),
     "smoothed_0.3": (2.3, 1.0),
     "rais": (5.5, 1.02),
+    "rais_spaced": (5.5, 1.1),
     "rais_multiplier_off": (1.0, 1.35),
     "uniform_rais_multiplier": (5.5, 0.82),
+    "uniform_with_replacement": (1.0, 0.9),
 }
 
 
@@ -132,10 +134,6 @@ VARIANTS = {
     ("mnist", "rais", "features_means"): (4.0, 1.02),
     ("mnist", "rais", "batch_size_64"): (4.0, 1.02),
     ("mnist", "uniform", "batch_size_64"): (1.0, 0.8),
-    ("mnist", "uniform", "lr_0.85"): (1.0, 0.5),
-    ("mnist", "uniform", "lr_1.7"): (1.0, 0.8),
-    ("mnist", "uniform", "lr_6.8"): (1.0, 1.1),
-    ("mnist", "uniform", "lr_13.6"): (1.0, 0.7),
     ("mnist", "rais", "traced"): (5.5, 1.02),
     ("digits", "rais", "with_augmentation"): (2.0, 0.8),
     ("digits", "rais", "with_batch_norm"): (4.0, 1.2),
@@ -143,14 +141,19 @@ VARIANTS = {
     ("digits", "rais", "with_momentum"): (4.5, 1.0),
     ("digits_hot", "rais", "unprotected"): (5.0, 1.0),
     ("digits_hot", "rais", "protected"): (4.0, 1.0),
+    ("digits", "rais", "without_extra_visit"): (5.0, 0.8),
+    ("digits", "rais", "without_fast_average"): (5.0, 0.9),
+    ("mnist", "rais", "without_extra_visit"): (5.0, 0.9),
+    ("mnist", "rais", "headroom"): (5.5, 1.02),
+    ("digits", "rais", "headroom"): (2.0, 1.0),
 }
 
 
 def write_many(root: Path) -> None:
-    """Three seeds of all arms on mnist, of four on digits, of three on mnist_6000, diagnostic runs; two of sweeps."""
+    """Three seeds of all arms on mnist, of five on digits, of three on mnist_6000, diagnostic runs; two of sweeps."""
     grid = [("mnist", arm) for arm in SHAPES if arm != "oracle"]
     grid += [("mnist_6000", arm) for arm in ("uniform", "oracle", "rais")]
-    grid += [("digits", arm) for arm in ("uniform", "rais", "rais_multiplier_off", "smoothed_0.1")]
+    grid += [("digits", arm) for arm in ("uniform", "rais", "rais_spaced", "rais_multiplier_off", "smoothed_0.1")]
     for task, arm in grid:
         for seed in range(3):
             _made_up_run(root, task, arm, seed, diagnostic=False)
@@ -160,6 +163,18 @@ def write_many(root: Path) -> None:
     for (task, arm, variant), shape in VARIANTS.items():
         for seed in range(2):
             _made_up_run(root, task, arm, seed, diagnostic=False, variant=variant, shape=shape)
+
+
+@pytest.fixture(scope="session")
+def many_pilots(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A record root with pilots of two tasks: five at the task's learning rate, three at half and at twice that."""
+    root = tmp_path_factory.mktemp("made-up-pilots") / "pilots"
+    for task in ("digits", "mnist"):
+        for variant, speed in (("", 1.0), ("lr_half", 0.8), ("lr_twice", 0.9)):
+            for seed in range(100, 103 if variant else 105):
+                shape = (1.0, speed)
+                _made_up_run(root, task, "uniform", seed, diagnostic=False, variant=variant, shape=shape)
+    return root
 
 
 def made_up_examples(seed: int, n: int = N, k: int = 24) -> dict[str, np.ndarray]:
@@ -203,7 +218,7 @@ def _made_up_run(
     loss = 2.2 * (1 + 25 * speed * multiplied) ** (-0.95) * noise
     error = 0.0085 + 0.88 * (1 + 40 * speed * multiplied) ** (-0.98) * noise
     status = "done"
-    if (arm == "smoothed_0" or variant in ("unprotected", "lr_13.6")) and seed > 0:
+    if (arm == "smoothed_0" or variant == "unprotected") and seed > 0:
         end, status = 16, "diverged"
         loss, error = loss.copy(), error.copy()
         loss[14:16] *= [6, 300]
@@ -223,6 +238,10 @@ def _made_up_run(
         learned = np.where(examples > 1.3 * N, 1.0, np.nan)
         metrics["set_center"] = 0.3 * np.exp(-multiplied / 4) * learned
         metrics["set_radius"] = 0.1 * gain**-0.5 * np.exp(-multiplied / 6) * learned
+    metrics["largest_weight"] = np.where(examples > 1.3 * N, 1 + 4 * gain / (1 + multiplied), 1.0)
+    if variant == "headroom":
+        for name, share in (("oracle_rho", 2.5), ("hindsight_rho", 1.4), ("true_rho", 1.1), ("rho_slow", 1.05)):
+            metrics[name] = metrics["rho"] ** share
     if task == "digits_hot":
         acted = float(variant == "protected")
         metrics["outlier_share"] = 0.01 * acted * np.exp(-multiplied / 5)

@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 
 import plot
+from rais.paper import figures
 
 ROOT = Path(__file__).resolve().parents[2]
 CURVE = ((0, 1000, 2000), {"train_loss": [2.0, 0.5, 0.1], "test_error": [0.9, 0.2, 0.1], "gain_ratio": [1, 1, 1]})
@@ -29,50 +30,60 @@ def run(*arguments: object) -> int:
 
 
 def test_everything_is_written_and_named(root, tmp_path, capsys):
-    assert run("--records", root, "--out", tmp_path / "out") == 0
+    assert run("--records", root, "--pilots", tmp_path / "none", "--out", tmp_path / "out") == 0
     printed = capsys.readouterr().out
     written = sorted(path.relative_to(tmp_path).as_posix() for path in (tmp_path / "out").rglob("*.*"))
     assert written == [
-        "out/figures/fig4_digits.pdf",
-        "out/figures/fig4_digits.png",
-        "out/figures/fig8_levels.pdf",
-        "out/figures/fig8_levels.png",
-        "out/figures/fig8_speedup.pdf",
-        "out/figures/fig8_speedup.png",
+        "out/figures/by_loss.png",
+        "out/figures/curves_digits.png",
+        "out/figures/speedup.png",
+        "out/tables/by_loss.csv",
         "out/tables/final.csv",
-        "out/tables/levels.csv",
         "out/tables/speedup.csv",
+        "out/tables/steadiness.csv",
     ]
     assert all(path in printed for path in written)
-    for name in ("fig1_oracle", "fig2_approximation", "fig4_mnist", "fig7_two_by_two"):
-        assert f"skipped: {name} needs" in printed and f"--multirun experiment={name}\n" in printed
-    assert "skipped: fig7_sensitivity needs" in printed and " ; python scripts/train.py --multirun exp" in printed
+    for name in ("oracle", "approximation", "two_by_two", "headroom", "ablation", "learning_rate"):
+        assert f"skipped: {name} needs" in printed
+    assert "experiment=two_by_two\n" in printed and " ; python scripts/train.py --multirun exp" in printed
     assert "left out, interrupted: " in printed and "oracle/seed0-oracle0" in printed
     table = pd.read_csv(tmp_path / "out/tables/speedup.csv")
     assert table["arm"].tolist() == ["uniform", "oracle", "rais"]
-    assert table["examples_speedup"].tolist()[::2] == [1, 1]
+    assert table["status"].tolist()[0] == "done"
 
 
-def test_the_diagnostic_two_by_two_and_sensitivity_tables(many_records, tmp_path):
-    assert run("--records", many_records, "--out", tmp_path, "fig1_oracle") == 0
-    assert [path.name for path in sorted(tmp_path.glob("figures/*"))] == ["fig1_oracle.pdf", "fig1_oracle.png"]
-    phi = pd.read_csv(tmp_path / "tables/phi.csv")
-    assert len(phi) == 2 * 3 and set(phi["n_seeds"]) == {3}
-    assert phi.set_index(["arm", "estimator"]).loc[("rais", "consecutive"), "bias"] == pytest.approx(0.07, abs=0.02)
-    assert len(pd.read_csv(tmp_path / "tables/two_by_two.csv")) == 4
-    sensitivity = pd.read_csv(tmp_path / "tables/sensitivity.csv", keep_default_na=False)
-    assert set(sensitivity["sweep"]) == {"visits", "alpha", "batch_size", "features", "lr"}
+def test_infinity_is_written_inf(run_writer, tmp_path):
+    for seed in (0, 1):
+        run_writer("uniform", seed, *CURVE)
+        run_writer("rais", seed, CURVE[0], {"train_loss": [2, 0.5, 0.01]})
+    assert run("--records", tmp_path / "records", "--pilots", tmp_path / "none", "--out", tmp_path, "speedup") == 0
+    rais = (tmp_path / "tables/speedup.csv").read_text().splitlines()[2]
+    assert rais.startswith("digits,rais,2,2,inf,inf,inf,inf,inf,inf,")
 
 
-def test_a_number_stands_for_all_its_figures(root, tmp_path, capsys):
-    assert run("--records", root, "--out", tmp_path, "fig4") == 0
-    assert [path.name for path in tmp_path.glob("figures/*.png")] == ["fig4_digits.png"]
-    printed = capsys.readouterr().out
-    assert "skipped: fig4_mnist needs" in printed and "fig1_oracle" not in printed
+def test_all_tables_of_many_records(many_records, many_pilots, tmp_path):
+    assert run("--records", many_records, "--pilots", many_pilots, "--out", tmp_path, "two_by_two") == 0
+    assert [path.name for path in sorted(tmp_path.glob("figures/*"))] == ["two_by_two.png"]
+    tables = {path.stem: pd.read_csv(path, keep_default_na=False) for path in tmp_path.glob("tables/*.csv")}
+    expected = {name for module in figures.FIGURES.values() for name in module.NEEDS.tables}
+    assert set(tables) in (expected, expected - {"rises"})
+    phi = tables["phi"].set_index(["arm", "estimator"])
+    assert len(phi) == 2 * 3 and float(phi.loc[("rais", "consecutive"), "bias"]) == pytest.approx(0.07, abs=0.02)
+    assert len(tables["two_by_two"]) == 4
+    assert set(tables["sensitivity"]["sweep"]) == {"visits", "alpha", "batch_size", "features"}
+    assert tables["targets"][["task", "n_seeds"]].values.tolist() == [["digits", 5], ["mnist", 5]]
+    assert set(tables["ablation"]["without"]) == {"", "extra_visit", "fast_average"}
+
+
+def test_a_figure_of_each_task_and_one_of_them(many_records, tmp_path):
+    arguments = ("--records", many_records, "--pilots", tmp_path / "none", "--out", tmp_path, "--pdf")
+    assert run(*arguments, "oracle", "curves_digits") == 0
+    names = sorted(path.name for path in tmp_path.glob("figures/*"))
+    assert names == ["curves_digits.pdf", "curves_digits.png", "oracle_mnist_6000.pdf", "oracle_mnist_6000.png"]
 
 
 def test_an_unknown_figure_names_the_valid_ones(root, tmp_path):
-    with pytest.raises(SystemExit, match=r"no figure fig10: choose from fig1_oracle, "):
+    with pytest.raises(SystemExit, match=r"no figure fig10: choose from curves_digits, "):
         run("--records", root, "--out", tmp_path, "fig10")
     assert not (tmp_path / "tables").exists()
 
@@ -84,8 +95,8 @@ def test_no_records(tmp_path):
 
 def test_only_unfinished_runs(run_writer, tmp_path, capsys):
     run_writer("rais", 0, *CURVE, status="interrupted")
-    assert run("--records", tmp_path / "records", "--out", tmp_path) == 0
-    assert "skipped: fig4_digits" in capsys.readouterr().out
+    assert run("--records", tmp_path / "records", "--pilots", tmp_path / "none", "--out", tmp_path) == 0
+    assert "skipped: curves" in capsys.readouterr().out
 
 
 def test_the_table_in_the_readme_is_replaced_and_then_up_to_date(root, tmp_path, capsys):
@@ -94,7 +105,7 @@ def test_the_table_in_the_readme_is_replaced_and_then_up_to_date(root, tmp_path,
     assert run("--records", root, "--readme", readme, "--check") == 1
     assert "run `make figures`" in capsys.readouterr().err
     assert readme.read_text() == README
-    run("--records", root, "--out", tmp_path, "--readme", readme, "fig1_oracle")
+    run("--records", root, "--pilots", tmp_path / "none", "--out", tmp_path, "--readme", readme, "oracle")
     text = readme.read_text()
     assert text.startswith(f"before\n{BEGIN}\n| task | arm |") and text.endswith(f"{END}\nafter\n")
     assert "old" not in text
@@ -104,7 +115,7 @@ def test_the_table_in_the_readme_is_replaced_and_then_up_to_date(root, tmp_path,
 @pytest.mark.parametrize("text", ["", BEGIN, END + BEGIN, README + README])
 def test_a_readme_without_its_two_marks(root, tmp_path, text):
     (tmp_path / "README.md").write_text(text)
-    with pytest.raises(SystemExit, match="must hold the lines .* once each"):
+    with pytest.raises(SystemExit, match="must hold the lines .* once each|has no marks"):
         run("--records", root, "--readme", tmp_path / "README.md", "--check")
 
 
@@ -115,5 +126,6 @@ def test_check_without_a_readme(capsys):
 
 
 @pytest.mark.skipif(not (ROOT / "results/records").is_dir(), reason="no records are committed yet")
-def test_the_committed_readme_shows_the_committed_records():
-    assert run("--records", ROOT / "results/records", "--readme", ROOT / "README.md", "--check") == 0
+def test_the_committed_files_show_the_committed_records():
+    files = [word for name in ("README.md", "results/README.md") for word in ("--readme", ROOT / name)]
+    assert run("--records", ROOT / "results/records", "--out", ROOT / "results", *files, "--check") == 0

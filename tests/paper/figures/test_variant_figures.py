@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from rais.paper import figures
-from rais.paper.figures import fig5_examples, style
+from rais.paper.figures import examples, style
 from rais.paper.records.read import load
 
 GRID = list(range(0, 10_001, 1000))
@@ -22,12 +22,12 @@ def falling(rate: float, **metrics: object) -> dict[str, object]:
 
 @pytest.fixture
 def drawn(run_writer, tmp_path):
-    """Writes uniform and rais on mnist, then draws; L* is e^-4, where rais is after half of uniform's examples."""
+    """Writes uniform and rais on mnist, at the target e^-4 after 8 and after 4 epochs of 1 000 examples, then draws."""
 
     def draw(name: str):
         for seed in (0, 1):
-            run_writer("uniform", seed, GRID, falling(0.4), task="mnist")
-            run_writer("rais", seed, GRID, falling(0.8), task="mnist")
+            run_writer("uniform", seed, GRID, falling(0.5), task="mnist")
+            run_writer("rais", seed, GRID, falling(1.0), task="mnist")
         return figures.draw(name, load(tmp_path / "records"))
 
     return draw
@@ -45,30 +45,43 @@ def ticks(axes) -> list[str]:
     return [label.get_text() for label in axes.get_xticklabels()]
 
 
+def medians(axes) -> list[float]:
+    """What the large markers show, from left to right."""
+    found = [line.get_xydata()[0] for line in axes.lines if line.get_markersize() == 6.5]
+    return [float(y) for _, y in sorted(map(tuple, found))]
+
+
+def dots(axes) -> list[list[float]]:
+    """What the small ones show, place by place."""
+    found = [line for line in axes.lines if line.get_markersize() == 3 and len(line.get_xdata())]
+    return [line.get_ydata().tolist() for line in sorted(found, key=lambda line: line.get_xdata().mean())]
+
+
 def test_smoothing_over_delta(run_writer, drawn):
-    # δ = 0 diverges once; δ = 0.1 is at L* after 8 000 examples; δ = 0.3 never is.
+    # δ = 0 diverges once before the target; δ = 0.1 is there after 5 epochs; δ = 0.3 never is.
+    broken = falling(0.8)
+    broken["train_loss"][3:] = [math.inf] * 8
     run_writer("smoothed_0", 0, GRID, falling(0.8), task="mnist")
-    run_writer("smoothed_0", 1, GRID, falling(0.8), task="mnist", status="diverged")
-    run_writer("smoothed_0.1", 0, GRID, falling(0.5), task="mnist")
+    run_writer("smoothed_0", 1, GRID, broken, task="mnist", status="diverged")
+    run_writer("smoothed_0.1", 0, GRID, falling(0.8), task="mnist")
     run_writer("smoothed_0.3", 0, GRID, falling(0.3), task="mnist")
     run_writer("smoothed_0.1_multiplier_off", 0, GRID, falling(0.3), task="mnist")
-    speedup, loss, curves = drawn("fig3_smoothing").axes
-    points = [line for line in speedup.lines if len(line.get_xdata()) == 3]
-    assert points[0].get_ydata().tolist() == pytest.approx([1, 10 / 8, 0])
-    assert texts(speedup) == ["1 diverged", "", "1 never\nat L*", ""]
-    levels = [line.get_ydata()[0] for line in speedup.lines if list(line.get_xdata()) == [0, 1]]
-    assert levels == pytest.approx([1, 2])
-    final = [line for line in loss.lines if len(line.get_xdata()) == 3]
-    assert final[0].get_ydata().tolist() == pytest.approx([math.exp(-8), math.exp(-5), math.exp(-3)])
+    cost, loss, curves = drawn("smoothing").axes
+    assert medians(cost) == pytest.approx([5, 4]), "of δ = 0.1 and of RAIS; half of δ = 0 and all of δ = 0.3 miss"
+    assert dots(cost) == [[pytest.approx(5)], [pytest.approx(5)], [pytest.approx(4)] * 2]
+    assert texts(cost) == ["1 diverged", "", "1 missed", ""]
+    levels = [line.get_ydata()[0] for line in cost.lines if list(line.get_xdata()) == [0, 1]]
+    assert levels == pytest.approx([8, 4])
+    assert medians(loss) == pytest.approx([math.exp(-rate) for rate in (8, 8, 3, 10)]), "a diverged run has no end"
     assert ticks(loss) == ["0", "0.1", "0.3", "RAIS"]
     assert [line.get_marker() for line in curves.lines].count("X") == 1
 
 
 def test_concentration_by_hand():
-    share, of_draws = fig5_examples.concentration([0, 6, 3, 1])
+    share, of_draws = examples.concentration([0, 6, 3, 1])
     assert share.tolist() == [0, 0.25, 0.5, 0.75, 1]
     assert of_draws.tolist() == pytest.approx([0, 0.6, 0.9, 1, 1])
-    assert fig5_examples.concentration([2, 2])[1].tolist() == [0, 0.5, 1]
+    assert examples.concentration([2, 2])[1].tolist() == [0, 0.5, 1]
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -85,7 +98,7 @@ def test_pictures_name_label_and_relative_draws(run_writer, tmp_path, channels):
         run_writer("rais", seed, (0, 10), {"train_loss": [2, 1]}, variant="traced", examples_npz=arrays)
     bad = arrays | {"norms": arrays["norms"] * np.nan}
     run_writer("rais", 2, (0, 10), {"train_loss": [2, 1]}, variant="traced", examples_npz=bad, status="diverged")
-    figure = figures.draw("fig5_digits", load(tmp_path / "records"))
+    figure = figures.draw("examples_digits", load(tmp_path / "records"))
     figure.draw_without_rendering()
     pictures = [axes for axes in figure.axes if axes.images]
     assert [texts(axes) for axes in pictures] == [["1,  0×"], ["7,  3.0×"]]
@@ -99,7 +112,7 @@ def test_pictures_name_label_and_relative_draws(run_writer, tmp_path, channels):
 def test_a_run_without_importance_has_no_concentration(run_writer, example_arrays, tmp_path):
     arrays = example_arrays | {"drawn": 0 * example_arrays["drawn"]}
     run_writer("rais", 0, (0, 10), {"train_loss": [2, 1]}, task="mnist", examples_npz=arrays)
-    figure = figures.draw("fig5_examples", load(tmp_path / "records"))
+    figure = figures.draw("examples", load(tmp_path / "records"))
     figure.draw_without_rendering()
     assert texts(figure.axes[-1]) == ["nothing was drawn with importance"]
 
@@ -110,7 +123,7 @@ def test_set_relative_to_its_centre(run_writer, tmp_path):
     run_writer("rais", 0, GRID, falling(0.8, **known | {"set_radius": [1.0] * 11}), variant="with_dropout")
     run_writer("rais", 0, GRID, falling(0.8, **known), variant="with_noise")
     run_writer("rais", 0, GRID, falling(0.8, **known), variant="visits_2000")
-    figure = figures.draw("fig6_uncertainty", load(tmp_path / "records"))
+    figure = figures.draw("uncertainty", load(tmp_path / "records"))
     lines = [line.get_ydata()[0] for line in figure.axes[0].lines if len(line.get_xdata()) == 10]
     assert lines == [0.25, 0.5, 0.25]
     assert [text.get_text() for text in figure.legends[0].texts] == ["RAIS", "with dropout", "with noise"]
@@ -119,53 +132,61 @@ def test_set_relative_to_its_centre(run_writer, tmp_path):
 def test_sensitivity_joins_the_variants_and_the_default(run_writer, drawn):
     share = {"sampler_seconds": [0.002 * used for used in GRID]}
     for seed in (0, 1):
-        run_writer("rais", seed, GRID, falling(0.5, **share), task="mnist", variant="visits_2000")
-        run_writer("rais", seed, GRID, falling(0.35), task="mnist", variant="features_no_spread")  # between L* and 2 L*
-    figure = drawn("fig7_sensitivity")
+        run_writer("rais", seed, GRID, falling(0.8, **share), task="mnist", variant="visits_2000")
+        run_writer(
+            "rais", seed, GRID, falling(0.35), task="mnist", variant="features_last"
+        )  # not there within 10 epochs
+    figure = drawn("sensitivity")
     top, bottom = figure.axes[:4], figure.axes[4:]
-    assert top[0].lines[0].get_xydata().tolist() == [[2000, pytest.approx(10 / 8)], [20000, pytest.approx(2)]]
+    assert medians(top[0]) == pytest.approx([5, 4])
+    joined = next(line for line in top[0].lines if len(line.get_xdata()) == 2 and line.get_linewidth() > 1)
+    assert joined.get_xdata().tolist() == [2000, 20000]
     assert top[0].get_xscale() == "log" and top[2].get_xscale() == "linear"
-    assert bottom[0].lines[0].get_ydata()[0] == pytest.approx(20)
-    assert top[2].lines[0].get_xydata().tolist() == [[0, pytest.approx(2)], [1, 0]]
-    dashed = [line for line in top[2].lines if line.get_color() == style.ORANGE and len(line.get_xdata()) == 2]
-    assert dashed[0].get_ydata().tolist() == pytest.approx([2, 35 / 40])
-    assert [text.get_text() for text in figure.legends[0].texts] == ["RAIS", "RAIS at 2 L*"]
-    assert texts(top[2]) == ["", "2 never\nat L*"] and ticks(bottom[2]) == ["all", "no\nspread"]
+    assert medians(bottom[0])[0] == pytest.approx(20)
+    assert medians(top[2]) == pytest.approx([4])
+    assert [text.get_text() for text in figure.legends[0].texts] == ["RAIS"]
+    assert texts(top[2]) == ["", "2 missed"] and ticks(bottom[2]) == ["all", "last"]
     assert [texts(top[k]) for k in (1, 3)] == [[f"not run:\nexperiment=\nsweep_{k}"] for k in ("alpha", "batch_size")]
 
 
-def test_learning_rates_of_uniform(run_writer, drawn):
-    run_writer("uniform", 0, GRID, falling(0.2), task="mnist", variant="lr_1.7")
-    run_writer("uniform", 0, GRID, falling(0.9), task="mnist", variant="lr_6.8", status="diverged")
-    loss, error = drawn("fig7_learning_rate").axes
-    expected = [math.exp(-2), math.exp(-4), math.nan]
-    assert loss.lines[0].get_xdata().tolist() == [0.5, 1, 2]
-    assert loss.lines[0].get_ydata().tolist() == pytest.approx(expected, nan_ok=True)
-    assert error.lines[0].get_ydata().tolist() == pytest.approx([10 * y for y in expected], nan_ok=True)
-    assert texts(loss) == ["", "", "1 diverged"] and ticks(loss) == ["0.5×", "1×", "2×"]
-    assert math.exp(-8) in [pytest.approx(line.get_ydata()[0]) for line in loss.lines[1:]]
+def test_learning_rates_of_the_pilots(run_writer, tmp_path):
+    for variant, rate in (("lr_half", 0.3), ("", 0.5), ("lr_twice", 0.4)):
+        for seed in (100, 101):
+            run_writer("uniform", seed, GRID, falling(rate), task="mnist", variant=variant)
+    (axes,) = figures.draw("learning_rate", None, load(tmp_path / "records")).axes
+    assert medians(axes) == pytest.approx([math.exp(-7.5 * rate) for rate in (0.3, 0.5, 0.4)])
+    assert ticks(axes) == ["0.5×", "1×", "2×"] and axes.get_title(loc="left") == "mnist"
 
 
-def test_speedups_of_every_task_with_what_tempers_them(run_writer, drawn):
-    run_writer("uniform", 0, GRID, falling(0.4))
-    run_writer("rais", 0, GRID, falling(0.35))
-    run_writer("oracle", 0, GRID, falling(1.6))
+def test_speedups_of_every_task_with_what_a_reader_has_to_know(run_writer, drawn):
+    run_writer("uniform", 0, GRID, falling(0.5))
+    run_writer("rais", 0, GRID, falling(0.3))
+    run_writer("oracle", 0, GRID, falling(2.0))
     run_writer("smoothed_0", 0, GRID, falling(1.6))
-    (axes,) = drawn("fig8_speedup").axes
+    (axes,) = drawn("speedup").axes
     assert [label.get_text() for label in axes.get_yticklabels()] == ["digits, oracle", "digits, RAIS", "mnist, RAIS"]
-    both = ["4.00×, n = 1; at 2 L*: 4.00×", "0.00×, n = 1; at 2 L*: 0.88×", "2.00× [2.00, 2.00], n = 2; at 2 L*: 2.00×"]
-    assert texts(axes)[::2] == [*both[:2], f"{both[2]} [2.00, 2.00]"]
-    hardware = "Some CPU, 1 thread"
-    assert texts(axes)[1::2] == [hardware, f"{hardware}; 1 of 1 never at L*", hardware]
-    assert [line.get_xdata()[0] for line in axes.lines if line.get_marker() in "Ds"] == pytest.approx(
-        [4, 4, 35 / 40, 0, 2, 2]
-    )
+    words = ["4.00×; 1 of 1 reach it", "target not reached; 0 of 1 reach it", "2.00× (2.00 to 2.00); 2 of 2 reach it"]
+    assert texts(axes)[::2] == words
+    assert "passes over the whole training set" in texts(axes)[1]
+    assert texts(axes)[3] == "the median run does not reach the target" and texts(axes)[5] == ""
+    seeds = [line.get_xdata().tolist() for line in axes.lines if line.get_markersize() == 3]
+    assert seeds == [[pytest.approx(4)], [0], [pytest.approx(2)] * 2]
+
+
+def test_an_interval_is_drawn_from_eight_seeds_on(run_writer, drawn):
+    for seed in range(8):
+        run_writer("uniform", seed, GRID, falling(0.5))
+        run_writer("rais", seed, GRID, falling(0.8 + 0.1 * seed))
+    (axes,) = drawn("speedup").axes
+    bars = [line for line in axes.lines if len(line.get_xdata()) == 2 and line.get_linewidth() == 1.6]
+    assert len(bars) == 1 and "[" in texts(axes)[0] and "(" in texts(axes)[2]
 
 
 def test_speedups_by_the_loss_that_is_asked_for(run_writer, drawn):
-    run_writer("uniform", 0, GRID, falling(0.4))
-    run_writer("oracle", 0, GRID, falling(1.6))
-    figure = drawn("fig8_levels")
+    run_writer("uniform", 0, GRID, falling(0.5))
+    run_writer("oracle", 0, GRID, falling(2.0))
+    run_writer("rais", 0, GRID, falling(0.1))
+    figure = drawn("by_loss")
     rais, oracle = figure.axes
     assert [axes.get_title(loc="left") for axes in figure.axes] == ["RAIS", "oracle"]
     for axes, speedup, color in ((rais, 2, style.TASKS["mnist"].color), (oracle, 4, style.TASKS["digits"].color)):
@@ -176,13 +197,53 @@ def test_speedups_by_the_loss_that_is_asked_for(run_writer, drawn):
     assert rais.get_xlim()[0] > rais.get_xlim()[1], "training goes from left to right"
 
 
+def test_four_ways_to_draw(run_writer, tmp_path):
+    for arm, rate in (("uniform", 0.5), ("uniform_with_replacement", 0.4), ("rais", 0.8), ("rais_spaced", 1.0)):
+        for seed in (0, 1):
+            run_writer(arm, seed, GRID, falling(rate))
+    run_writer("uniform_with_replacement", 2, GRID, falling(0.3))
+    (axes,) = figures.draw("spaced", load(tmp_path / "records")).axes
+    assert medians(axes) == pytest.approx([10, 8, 5, 4])
+    assert texts(axes)[0] == "1 missed" and len(ticks(axes)) == 4
+
+
+def test_ablation_shows_every_run_of_every_cure(run_writer, tmp_path):
+    weights = {"largest_weight": [1.0] * 10 + [4.0]}
+    for seed in (0, 1):
+        run_writer("uniform", seed, GRID, falling(0.5))
+        run_writer("rais", seed, GRID, falling(1.0, **weights))
+        heavy = {"largest_weight": [300.0 * (1 + seed)] * 11}
+        run_writer("rais", seed, GRID, falling(0.8, **heavy), variant="without_extra_visit")
+        run_writer("rais", seed, GRID, falling(0.3, **weights), variant="without_window")
+    cost, weight, rise = figures.draw("ablation", load(tmp_path / "records")).axes
+    assert ticks(cost) == ["whole\nrecipe", "extra\nvisit", "window"]
+    assert medians(cost) == pytest.approx([4, 5]) and texts(cost) == ["", "", "2 missed"]
+    assert dots(weight) == [[4, 4], [300, 600], [4, 4]]
+    assert medians(rise) == pytest.approx([math.exp(-1), math.exp(-0.8), math.exp(-0.3)])
+
+
+def test_headroom_draws_the_stages_and_says_the_cause(run_writer, tmp_path):
+    stages = {"oracle_rho": 16, "hindsight_rho": 4, "true_rho": 4, "rho": 4, "gain_ratio": 2}
+    metrics = {name: [1.0] + [float(value)] * 10 for name, value in stages.items()}
+    run_writer("rais", 0, GRID, falling(0.8, **metrics))
+    run_writer("rais", 0, GRID, falling(0.8, **metrics | {"oracle_rho": [1.2] * 11}), task="hard")
+    panel, other, corner = figures.draw("headroom", load(tmp_path / "records")).axes[:3]
+    assert [line.get_ydata()[0] for line in panel.lines[:5]] == pytest.approx([16, 4, 4, 4, 2])
+    assert (
+        panel.get_title(loc="left").replace("\n", " ").startswith("digits the past says little of the next norm: 50 %")
+    )
+    assert other.get_title(loc="left").startswith("hard\nlittle headroom")
+    assert len(corner.get_legend().texts) == 9
+    assert len(panel.collections) >= 2, "bands where something is lost"
+
+
 def test_protection_is_drawn_where_it_never_acted_too(run_writer, tmp_path):
     for seed, status in enumerate(("done", "diverged")):
         still = {"outlier_share": [0.0] * 11, "outlier_bias": [0.0] * 11}
         run_writer("rais", seed, GRID, falling(0.4, **still), task="digits_hot", variant="unprotected", status=status)
         acted = {"outlier_share": [0.1] * 11, "outlier_bias": [-0.01] * 11}
         run_writer("rais", seed, GRID, falling(0.4, **acted), task="digits_hot", variant="protected")
-    loss, share, bias = figures.draw("fig9_outliers", load(tmp_path / "records")).axes
+    loss, share, bias = figures.draw("outliers", load(tmp_path / "records")).axes
     assert loss.get_title(loc="left") == "unprotected: 1 of 2 diverged; protected: 0 of 2 diverged"
     assert {line.get_ydata()[0] for line in share.lines} == {0.0, 0.1}
     assert {line.get_ydata()[0] for line in bias.lines} == {0.0, -0.01}
@@ -191,18 +252,17 @@ def test_protection_is_drawn_where_it_never_acted_too(run_writer, tmp_path):
 def test_variants_are_drawn_in_no_headline_figure(run_writer, drawn, tmp_path):
     run_writer("rais", 0, GRID, falling(0.1), task="mnist", variant="visits_2000")
     run_writer("rais", 0, GRID, falling(0.1), task="other", variant="visits_2000")
-    drawn("fig4_mnist")
+    drawn("curves_mnist")
     records = load(tmp_path / "records")
     assert [len(runs) for runs in style.runs_by_arm(records.comparable.of("mnist")).values()] == [2, 2]
-    assert "fig4_other" not in figures.figures_for(records)
+    assert "curves_other" not in figures.names(records)
 
 
 def test_a_figure_of_variants_needs_variants_of_its_own(run_writer, tmp_path):
-    run_writer("rais", 0, GRID, falling(0.1), task="mnist", variant="lr_6.8")
+    run_writer("rais", 0, GRID, falling(0.1), task="mnist", variant="lr_twice")
     run_writer("rais", 0, GRID, falling(0.1), variant="without_anything")
     run_writer("uniform", 0, GRID, falling(0.1), variant="with_dropout")
     records = load(tmp_path / "records")
-    tasks = {name: figures.FIGURES[name].task(records) for name in ("fig6_uncertainty", "fig7_sensitivity")}
-    assert tasks == {"fig6_uncertainty": None, "fig7_sensitivity": None}
+    assert [figures.FIGURES[name].NEEDS.tasks_in(records) for name in ("uncertainty", "sensitivity")] == [[], []]
     with pytest.raises(figures.MissingRuns, match=r"complete runs of rais with a variant with_\* on digits: "):
-        figures.draw("fig6_uncertainty", records)
+        figures.draw("uncertainty", records)

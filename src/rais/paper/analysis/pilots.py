@@ -44,7 +44,7 @@ def pilot_table(records: Records) -> pd.DataFrame:
 
     loss: geometric mean over seeds of the training loss at SHARE of the budget (nats), loss_low and loss_high the
     extremes; a rate with a diverged pilot has none (inf). final_loss: the same at the end of the budget. best: the rate
-    with the lowest loss of its task.
+    with the lowest loss of its task over the seeds that all its rates have.
     """
     runs = pilot_runs(records)
     rows = []
@@ -53,11 +53,8 @@ def pilot_table(records: Records) -> pd.DataFrame:
         row = {"task": task, "learning_rate": rate, "n_seeds": len(pilots), "budget": pilots["epochs"].iloc[0]}
         row |= {"loss": _geometric_mean(losses), "loss_low": losses.min(), "loss_high": losses.max()}
         row |= {"final_loss": _geometric_mean(pilots["final"]), "diverged": int((pilots["status"] == "diverged").sum())}
-        rows.append(row)
-    table = pd.DataFrame(rows, columns=PILOT_COLUMNS)
-    if len(table):
-        table["best"] = table["loss"] == table.groupby("task")["loss"].transform("min")
-    return table
+        rows.append(row | {"best": rate == _best_rate(runs[runs["task"] == task])})
+    return pd.DataFrame(rows, columns=PILOT_COLUMNS)
 
 
 def target_table(records: Records) -> pd.DataFrame:
@@ -128,6 +125,13 @@ def pilot_runs(records: Records) -> pd.DataFrame:
         loss=[loss_at(wide, SHARE * runs["epochs"][index]) for index, wide in wides.items()],
         final=[loss_at(wide, wide["epochs_equivalent"].iloc[-1]) for wide in wides.values()],
     )
+
+
+def _best_rate(pilots: pd.DataFrame) -> float:
+    """The learning rate with the lowest geometric mean of the losses, on the seeds that every rate of the task has."""
+    losses = pilots.assign(loss=pilots["loss"].where(pilots["status"] == "done", np.inf))
+    by_seed = losses.pivot(index="seed", columns="learning_rate", values="loss").dropna()
+    return float(by_seed.apply(_geometric_mean).idxmin()) if len(by_seed) else 1.0
 
 
 def _rows(table: pd.DataFrame) -> list[pd.Series]:

@@ -72,7 +72,7 @@ def _draw(axes: Axes, table: pd.DataFrame, deltas: dict[str, float], references:
     values = {arm: runs[name].to_numpy(float) for arm, runs in table.groupby("arm")}
     for arm in references:
         style.reference(axes, values[arm], style.look(arm))
-    style.joined(axes, range(len(deltas)), [np.median(values[arm]) for arm in deltas], POINTS)
+    style.joined(axes, range(len(deltas)), [style.median(values[arm]) for arm in deltas], POINTS)
     for place, arm in enumerate(deltas):
         style.dots(axes, place, values[arm], POINTS)
     names = [f"{delta:g}" for delta in deltas.values()]

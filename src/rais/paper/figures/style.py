@@ -248,14 +248,22 @@ def dots(axes: Axes, x: float, values: ArrayLike, look: Look) -> None:
 
     What is not finite is not drawn; a median of seeds of which half are infinite is neither.
     """
-    values = np.sort(np.asarray(values, float))
-    known = values[np.isfinite(values)]
+    known = np.sort(np.asarray(values, float))
+    known = known[np.isfinite(known)]
     spread = np.linspace(-0.12, 0.12, len(known)) if len(known) > 1 else np.zeros(len(known))
     places = x * np.exp(spread / 3) if axes.get_xscale() == "log" else x + spread
     axes.plot(places, known, color=look.color, marker=look.marker, ls="", ms=3, alpha=0.55, mew=0)
-    middle = np.median(values) if len(values) else np.nan
-    if np.isfinite(middle):
-        axes.plot([x], [middle], color=look.color, marker=look.marker, ls="", ms=6.5, mec="white", mew=0.8, zorder=3)
+    if np.isfinite(median(values)):
+        axes.plot(
+            [x], [median(values)], color=look.color, marker=look.marker, ls="", ms=6.5, mec="white", mew=0.8, zorder=3
+        )
+
+
+def median(values: ArrayLike) -> float:
+    """The median of the values that are known, infinite ones among them; nan for none."""
+    known = np.asarray(values, float)
+    known = known[~np.isnan(known)]
+    return float(np.median(known)) if len(known) else float("nan")
 
 
 def joined(axes: Axes, x: ArrayLike, medians: ArrayLike, look: Look) -> None:
