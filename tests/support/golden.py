@@ -68,7 +68,7 @@ def golden(name: str) -> dict[str, Any]:
 
 
 def machine() -> dict[str, str]:
-    """What floating-point numbers depend on to the last bit: the processor's instructions, and torch with its kernels."""
+    """What floating-point numbers depend on to the last bit: the processor and torch with its kernels."""
     cpuinfo = Path("/proc/cpuinfo")
     lines = cpuinfo.read_text().splitlines() if cpuinfo.is_file() else []
     kind = sorted({line for line in lines if line.startswith(("model", "cpu family", "stepping", "flags"))})

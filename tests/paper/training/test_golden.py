@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import json
 
-import golden
 import pytest
+
+import golden
 
 WRITTEN = json.loads(golden.FILE.read_text(encoding="utf-8"))
 
