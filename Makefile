@@ -14,7 +14,7 @@ STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup test test-slow test-lowest lint types docs data reproduce figures fig1 fig2 fig3 fig4 fig5 fig6 fig7 fig8 fig9 notebooks notebooks-check clean
+.PHONY: help setup test test-slow test-lowest lint types docs data reproduce figures figure notebooks notebooks-check clean
 
 help:  ## list these targets
 	@echo "make TARGET [PYTHON=python3.12] [PROFILE=quick|full|paper] [JOBS=n]"
@@ -65,11 +65,11 @@ data: setup  ## fetch all data sets, about 2 GB, or say where RAIS_DATA has to p
 reproduce: setup  ## train what the figures need and draw them (PROFILE=quick: 15 minutes; full: all; paper: GPUs)
 	$(BIN)/python scripts/reproduce.py --profile $(PROFILE) --runs $(RUNS) $(if $(JOBS),--jobs $(JOBS))
 
-figures: setup  ## draw figures and tables from the committed records, and the README's table
-	$(BIN)/python scripts/plot.py --records $(RECORDS) --out results --readme README.md
+figures: setup  ## draw figures and tables from the committed records, and the numbers in the README files
+	$(BIN)/python scripts/plot.py --records $(RECORDS) --out results --pdf --readme README.md --readme results/README.md
 
-fig1 fig2 fig3 fig4 fig5 fig6 fig7 fig8 fig9: setup  ## draw the figures of one number from the committed records
-	$(BIN)/python scripts/plot.py --records $(RECORDS) --out results $@
+figure: setup  ## draw one figure, as in make figure NAME=headroom
+	$(BIN)/python scripts/plot.py --records $(RECORDS) --out results $(NAME)
 
 notebooks: setup  ## execute the notebooks and keep their outputs
 	$(BIN)/python scripts/notebooks.py

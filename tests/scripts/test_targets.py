@@ -13,7 +13,7 @@ def test_lines_and_doubts(run_writer, tmp_path, capsys):
         run_writer("uniform", 100, GRID, falling(rate), variant=variant, target_loss=None)
     assert targets.main(["--pilots", str(tmp_path / "records")]) == 0
     assert "conf/task/digits.yaml\n  target_loss: 0.0235  # nats" in capsys.readouterr().out
-    run_writer("uniform", 101, GRID, falling(0.1), target_loss=None)
+    run_writer("uniform", 101, GRID, falling(0.1), target_loss=None)  # far behind: the target is out of its reach
     assert targets.main(["--pilots", str(tmp_path / "records")]) == 1
     assert "  but only 1 of 2 pilots reach it" in capsys.readouterr().out
 

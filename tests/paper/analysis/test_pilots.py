@@ -26,7 +26,7 @@ def test_the_target_is_the_geometric_mean_at_three_quarters_of_the_budget(pilot,
     pilot(100, 0.4)
     pilot(101, 0.8, grid=GRID_OF_FIVE)  # log-linear between its evaluations
     pilot(100, 0.3, variant="lr_half")
-    pilot(100, 0.5, variant="lr_twice")
+    pilot(100, 0.35, variant="lr_twice")
     records = load(tmp_path / "records")
     (target,) = (row for _, row in pilots.target_table(records).iterrows())
     assert target["target_loss"] == pytest.approx(math.exp(-7.5 * 0.6), rel=5e-3), "rounded to three digits"
@@ -60,6 +60,14 @@ def test_the_best_rate_is_the_one_with_the_lowest_loss_at_three_quarters(pilot, 
     target = pilots.target_table(records).iloc[0]
     assert target["learning_rate"] == 2
     assert pilots.doubts(target, table) == ["the best learning rate is 2 times the task's: give the task that rate"]
+
+
+def test_rates_are_compared_on_the_seeds_that_all_of_them_have(pilot, tmp_path):
+    for seed, rate in ((100, 0.5), (101, 0.2), (102, 0.2)):
+        pilot(seed, rate)
+    pilot(100, 0.4, variant="lr_half")
+    table = pilots.pilot_table(load(tmp_path / "records")).set_index("learning_rate")
+    assert table["best"].to_dict() == {0.5: False, 1: True} and table.loc[1, "loss"] > table.loc[0.5, "loss"]
 
 
 def test_a_rate_with_a_diverged_pilot_is_never_the_best(pilot, tmp_path):

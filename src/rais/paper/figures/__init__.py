@@ -31,7 +31,7 @@ from rais.paper.figures import (
 from rais.paper.figures.style import save
 from rais.paper.records.read import Records
 
-__all__ = ["FIGURES", "MissingRuns", "draw", "map_table", "names", "save"]
+__all__ = ["FIGURES", "MissingRuns", "draw", "gallery", "map_table", "names", "save"]
 
 # In the order in which results/README.md shows them.
 FIGURES: dict[str, ModuleType] = {
@@ -66,7 +66,7 @@ def draw(name: str, records: Records, pilots: Records | None = None) -> Figure:
     figure = name if name in FIGURES else max((f for f in FIGURES if name.startswith(f"{f}_")), key=len, default=name)
     module, asked = FIGURES[figure], name[len(figure) + 1 :]
     source = pilots if module.NEEDS.pilots else records
-    tasks = module.NEEDS.tasks_in(source) if source is not None else []
+    tasks = [] if source is None else module.NEEDS.tasks_in(source)
     if not tasks or (asked and asked not in tasks):
         raise MissingRuns(f"{name} needs {module.NEEDS.in_words()}: {' ; '.join(module.NEEDS.commands)}")
     return module.make(source, asked or tasks[0])
@@ -82,3 +82,16 @@ def map_table() -> str:
         made_by = ", ".join(f"`experiment={experiment}`" for experiment in needs.experiments)
         lines.append(cells([shown, tables, needs.origin, needs.in_words(), made_by]))
     return "\n".join(lines) + "\n"
+
+
+def gallery(records: Records, pilots: Records | None) -> str:
+    """Every figure that can be drawn, in Markdown: what its file says that it shows, and its pictures."""
+    parts = []
+    for name, module in FIGURES.items():
+        source = pilots if module.NEEDS.pilots else records
+        tasks = [] if source is None else module.NEEDS.tasks_in(source)
+        shown = [f"{name}_{task}" for task in tasks] if module.NEEDS.a_task_each else [name] * bool(tasks)
+        if shown:
+            caption = " ".join((module.__doc__ or "").split("\n\nsymbol")[0].split())
+            parts.append("\n\n".join([f"### {name}", caption, *(f"![{each}](figures/{each}.png)" for each in shown)]))
+    return "\n\n".join(parts) + "\n"
