@@ -35,9 +35,3 @@ def robust_norms(features: Tensor, c: Tensor, d: Tensor, k: Tensor) -> Tensor:
     These are the worst norms in U for the distribution proportional to them.
     """
     return features @ (c + k * d).to(features.dtype)
-
-
-def worst_case(mean_features: Tensor, c: Tensor, d: Tensor) -> Tensor:
-    """max_{v∈U} (1/n²) Σ v_i²/p_i at the robust p: (mean⟨c,s⟩ + (mean⟨d,s⟩)^½)², a squared norm.
-    [derived, docs/derivations.md: worst case]"""
-    return (mean_features @ c + (mean_features @ d).sqrt()) ** 2

@@ -100,9 +100,8 @@ def hindsight_norms(sampler: RAIS, norms: Tensor) -> Tensor:
     mean = features.mean(0, dtype=torch.float64)
     start = (sampler.c, sampler.d) if sampler.has_learned else None
     constant = sampler.features.names.index("constant")
-    c, d, *_ = learn(
-        features, norms.to(features.dtype), torch.ones_like(features[:, 0]), mean, start, constant=constant
-    )
+    weights = torch.ones_like(features[:, 0])
+    c, d, *_ = learn(features, norms.to(features.dtype), weights, mean, start, constant=constant)
     return robust_norms(features.to(torch.float64), c, d, inverse_radius(mean, d))
 
 
