@@ -18,7 +18,8 @@ import pandas as pd
 from rais.paper import figures
 from rais.paper.analysis import readme
 from rais.paper.analysis.speedup import speedup_table, speedup_text
-from rais.paper.records.read import RecordError, Records, load, run_folders
+from rais.paper.records.layout import RecordError, run_folders
+from rais.paper.records.read import Records, load
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:

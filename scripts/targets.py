@@ -12,7 +12,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rais.paper.analysis.pilots import doubts, pilot_table, target_table, yaml_line
-from rais.paper.records.read import RecordError, load
+from rais.paper.records.layout import RecordError
+from rais.paper.records.read import load
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

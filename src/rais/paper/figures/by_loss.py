@@ -34,6 +34,7 @@ def make(records: Records, task: str) -> Figure:
         style.say(panels[0], "no task has a target")
         return figure
     panels[0].set_ylabel(style.AXIS_LABELS["speedup"])
+    panels[0].set_ylim(0, 1.05 * max(axes.dataLim.y1 for axes in panels))
     shown = [name for name in records.tasks if name in set(table[table["arm"].isin(arms)]["task"])]
     style.legend(figure, map(style.look, shown), loc="outside upper center", ncols=min(len(shown), 6))
     return figure
@@ -51,5 +52,4 @@ def _draw(axes: Axes, rows: pd.DataFrame, title: str) -> None:
     axes.axhline(1, color=style.look("uniform").color, lw=0.8, zorder=0)
     style.name_places(axes, TICKS, [f"{tick:g}" for tick in TICKS])
     axes.set(xlim=(130, 0.85), xlabel="loss asked for, in units of the target")
-    axes.set_ylim(bottom=0)
     axes.set_title(title)

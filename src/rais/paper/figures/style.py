@@ -21,7 +21,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.legend import Legend
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter, LogFormatter
+from matplotlib.ticker import FuncFormatter, LogFormatter, NullLocator
 from numpy.typing import ArrayLike
 
 from rais.paper.analysis.curves import median_curve
@@ -289,7 +289,7 @@ def write_tally(axes: Axes, x: float, diverged: int, missed: int) -> None:
 def name_places(axes: Axes, places: Sequence[float], names: Sequence[str]) -> None:
     """Ticks of the x axis at these places alone, under these names."""
     axes.set_xticks(places, names)
-    axes.minorticks_off()
+    axes.xaxis.set_minor_locator(NullLocator())
 
 
 def say(axes: Axes, text: str) -> None:

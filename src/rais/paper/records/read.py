@@ -85,8 +85,10 @@ class Records:
     @property
     def headroom(self) -> Records:
         """The complete runs, headline or of the variant `headroom`, that recorded where the possible gain is lost."""
-        with_it = set(self.curves.loc[self.curves["metric"] == "oracle_rho", "run_id"])
-        asked = self.runs["run_id"].isin(with_it) & self.runs["variant"].isin(("", "headroom"))
+        with_it = set(
+            map(tuple, self.curves.loc[self.curves["metric"] == "oracle_rho", RUN_KEYS].drop_duplicates().values)
+        )
+        asked = self.runs[RUN_KEYS].apply(tuple, axis=1).isin(with_it) & self.runs["variant"].isin(("", "headroom"))
         return self.where(self._is_complete & asked)
 
     @property
