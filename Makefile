@@ -14,11 +14,11 @@ STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup test test-slow test-lowest lint types docs data reproduce figures fig1 fig2 fig3 fig4 fig5 fig6 fig7 fig8 fig9 notebooks notebooks-check clean
+.PHONY: help setup test test-slow test-lowest lint types docs data reproduce figures curves speedup by_loss headroom oracle approximation smoothing examples uncertainty two_by_two ablation spaced sensitivity learning_rate outliers notebooks notebooks-check clean
 
 help:  ## list these targets
 	@echo "make TARGET [PYTHON=python3.12] [PROFILE=quick|full|paper] [JOBS=n]"
-	@awk -F ':.*## ' '/^[a-z0-9 -]+:.*## / { sub(/ .* /, "..", $$1); printf "  %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9 _-]+:.*## / { sub(/ .* /, "..", $$1); printf "  %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: $(STAMP)  ## install the locked versions and this package into .venv
 	@:
@@ -68,7 +68,7 @@ reproduce: setup  ## train what the figures need and draw them (PROFILE=quick: 1
 figures: setup  ## draw figures and tables from the committed records, and the README's table
 	$(BIN)/python scripts/plot.py --records $(RECORDS) --out results --readme README.md
 
-fig1 fig2 fig3 fig4 fig5 fig6 fig7 fig8 fig9: setup  ## draw the figures of one number from the committed records
+curves speedup by_loss headroom oracle approximation smoothing examples uncertainty two_by_two ablation spaced sensitivity learning_rate outliers: setup  ## draw one figure from the committed records
 	$(BIN)/python scripts/plot.py --records $(RECORDS) --out results $@
 
 notebooks: setup  ## execute the notebooks and keep their outputs
