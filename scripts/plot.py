@@ -139,7 +139,6 @@ def check(records: Records, pilots: Records | None, options: argparse.Namespace)
         for path in options.readme
         if filled(path, records, pilots, options.out) != path.read_text(encoding="utf-8")
     ]
-
     for path in stale:
         print(f"plot: numbers in {path} are not those of {records.root}: run `make figures`", file=sys.stderr)
     return 1 if stale else 0
