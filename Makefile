@@ -18,7 +18,7 @@ STAMP := $(VENV)/.installed
 
 help:  ## list these targets
 	@echo "make TARGET [PYTHON=python3.12] [PROFILE=quick|full|paper] [JOBS=n]"
-	@awk -F ':.*## ' '/^[a-z0-9 -]+:.*## / { sub(/ .* /, "..", $$1); printf "  %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9 _-]+:.*## / { sub(/ .* /, "..", $$1); printf "  %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: $(STAMP)  ## install the locked versions and this package into .venv
 	@:

@@ -31,6 +31,7 @@ IMAGES = {  # channels, size, classes
     "cifar10": (3, 32, 10),
     "cifar100": (3, 32, 100),
 }
+QUICK = ("curves", "two_by_two", "spaced", "ablation")  # the others are run by make test-slow
 LIGHT = "lenet5"  # any other model has a smaller batch
 
 
@@ -78,7 +79,9 @@ def test_there_are_experiments() -> None:
     assert {"curves", "spaced", "ablation", "headroom", "pilots"} <= set(EXPERIMENTS)
 
 
-@pytest.mark.parametrize("experiment", EXPERIMENTS)
+@pytest.mark.parametrize(
+    "experiment", [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in EXPERIMENTS]
+)
 def test_every_arm_of_the_experiment_trains(experiment: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(data, "load", random_data)
     config.register()

@@ -23,7 +23,6 @@ from rais.paper.settings import (
     RAISConfig,
     SmoothedConfig,
     UniformConfig,
-    check_against_data,
 )
 from rais.paper.training.build import Parts, build, device_of
 from rais.paper.training.loop import Loop, train
@@ -199,11 +198,6 @@ def test_a_diagnostic_run_is_the_same_run_with_the_truth_beside_it(tmp_path: Pat
         assert math.isfinite(float(row["value"]))
     norms = (diagnosed.record.folder / "norms.csv").read_text().splitlines()
     assert norms[0] == "epoch,example,loss_layer,exact" and len(norms) == 1 + N * len(rows(plain, "train_loss"))
-
-
-def test_settings_that_do_not_fit_are_refused_before_training(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="sampler.visits"):
-        check_against_data(settings(tmp_path, RAISConfig(visits=10_000, refresh=2)), N)
 
 
 def test_cuda_without_a_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
