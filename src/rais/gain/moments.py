@@ -85,7 +85,7 @@ class RunningMean(Stateful):
             old = self.sums.numpy()
             new = np.ones(old.shape[-1])
             new[:-1] = value.detach().numpy()
-            if math.isfinite(new.sum()):
+            if all(map(math.isfinite, new.tolist())):
                 self.sums = torch.from_numpy(old + self.rates.numpy() * (new - old))
             return
         value = torch.cat([value, self.one])

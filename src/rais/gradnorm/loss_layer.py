@@ -71,7 +71,8 @@ def softmax_cross_entropy_norm(
     dtype = torch.promote_types(logits.dtype, torch.float32)
     is_plain = target.dim() == 1 and weight is None and label_smoothing == 0
     if is_plain and logits.device.type == "cpu" and logits.numel() <= SMALL and logits.dtype in IN_NUMPY:
-        return _plain_norm(logits.detach().numpy(), target.numpy(), ignore_index).to(dtype)
+        with np.errstate(all="ignore"):  # logits that are not finite give norms that are not
+            return _plain_norm(logits.detach().numpy(), target.numpy(), ignore_index).to(dtype)
     # In float64 no square of a float32 probability vanishes.
     p = torch.softmax(logits.detach(), 1, dtype=torch.float64)
     if target.dim() == 2:

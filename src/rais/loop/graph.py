@@ -30,9 +30,14 @@ def norm_of(losses: Tensor, out: Tensor) -> Tensor:
             own = source is out.grad_fn and position == out.output_nr
             if own or (out.grad_fn is None and getattr(source, "variable", None) is out):
                 return softmax_cross_entropy_norm(
-                    out.detach(), node._saved_target, ignore_index=node._saved_ignore_index
+                    out.detach(), node._saved_target, ignore_index=signed(node._saved_ignore_index)
                 )
     return output_norm(losses, out)
+
+
+def signed(saved: int) -> int:
+    """An int64 that autograd hands out as unsigned: −100 comes as 2⁶⁴ − 100."""
+    return saved - 2**64 if saved >= 2**63 else saved
 
 
 def has_unweighted_statistics(losses: Tensor) -> bool:

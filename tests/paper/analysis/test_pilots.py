@@ -22,32 +22,29 @@ def pilot(run_writer):
     return write
 
 
-def test_a_pilot_that_misses_the_loss_at_three_quarters_moves_the_place_earlier(pilot, tmp_path):
-    pilot(100, 0.4)
-    pilot(101, 0.8, grid=GRID_OF_FIVE)  # log-linear between its evaluations
-    pilot(100, 0.3, variant="lr_half")
-    pilot(100, 0.35, variant="lr_twice")
+def test_the_target_is_the_geometric_mean_at_three_quarters_of_the_budget(pilot, tmp_path):
+    pilot(100, 0.2)
+    pilot(101, 1.0, grid=GRID_OF_FIVE)  # log-linear between its evaluations
+    pilot(100, 0.1, variant="lr_half")
+    pilot(100, 0.15, variant="lr_twice")
     records = load(tmp_path / "records")
     (target,) = (row for _, row in pilots.target_table(records).iterrows())
-    # At t the geometric mean is e^(-0.6 t), and the slower pilot ends at e^-4: of 7.5, 170/24, 160/24 and 6.25 the last
-    # is the first whose loss, rounded to three digits, both reach.
-    assert target["target_loss"] == pytest.approx(math.exp(-6.25 * 0.6), rel=5e-3)
-    assert target[["epochs_equivalent", "budget", "n_seeds", "seeds"]].tolist() == [6.25, 10, 2, "100 101"]
-    assert target[["reached", "valid"]].tolist() == [2, True]
-    assert pilots.doubts(target, pilots.pilot_table(records)) == []
-    line = pilots.yaml_line(target)
-    assert line.startswith(f"target_loss: {target['target_loss']:g}  # ") and "seeds 100 to 101, at 6.25 of 10" in line
-
-
-def test_a_loss_that_a_pilot_never_reaches_is_no_target(pilot, tmp_path):
-    for seed, rate in ((100, 0.1), (101, 0.9)):
-        for variant in ("", "lr_half", "lr_twice"):
-            pilot(seed, rate if not variant else 0.01, variant=variant)
-    records = load(tmp_path / "records")
-    (target,) = (row for _, row in pilots.target_table(records).iterrows())
-    assert target["target_loss"] == pytest.approx(math.exp(-7.5 * 0.5), rel=5e-3)
-    assert target[["epochs_equivalent", "reached", "valid"]].tolist() == [7.5, 1, False]
+    assert target["target_loss"] == pytest.approx(math.exp(-7.5 * 0.6), rel=5e-3), "rounded to three digits"
+    assert target[["epochs_equivalent", "budget", "n_seeds", "seeds"]].tolist() == [7.5, 10, 2, "100 101"]
+    # The slower pilot ends at e^-2, above e^-4.5 and above every loss that is tried instead: no target.
+    assert target[["reached", "valid"]].tolist() == [1, False]
     assert pilots.doubts(target, pilots.pilot_table(records)) == ["only 1 of 2 pilots reach it: no target"]
+    line = pilots.yaml_line(target)
+    assert line.startswith(f"target_loss: {target['target_loss']:g}  # ") and "seeds 100 to 101, at 7.5 of 10" in line
+
+
+def test_a_loss_that_a_pilot_misses_gives_way_to_the_latest_that_all_reach(pilot, tmp_path):
+    pilot(100, 0.42)  # ends at e^-4.2, above the mean of e^-4.5 at three quarters
+    pilot(101, 0.78)
+    target = pilots.target_table(load(tmp_path / "records")).iloc[0]
+    assert target["epochs_equivalent"] == pytest.approx(10 * 16 / 24)
+    assert target["target_loss"] == pytest.approx(math.exp(-4), rel=5e-3)
+    assert target[["reached", "valid"]].tolist() == [2, True]
 
 
 def test_a_target_that_every_pilot_reaches_in_the_last_quarter(pilot, tmp_path):

@@ -56,6 +56,7 @@ class Clock:
     def __init__(self) -> None:
         self.seconds = self.cpu_seconds = 0.0
         self.phases = dict.fromkeys(PHASES, 0.0)
+        self.start()
 
     def start(self) -> None:
         self._began = self._last = time.perf_counter()
