@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import random
 
+import numpy as np
 import pytest
 import torch
 
@@ -56,6 +58,33 @@ def test_seeded_restores_the_global_generator_after_an_error():
         torch.rand(1)
         raise KeyError
     assert torch.equal(state, torch.get_rng_state())
+
+
+def numbers_of_all() -> tuple[float, float, float]:
+    return torch.rand(()).item(), float(np.random.rand()), random.random()
+
+
+def test_all_seeded_fixes_every_global_generator_by_seed_and_name():
+    def inside(seed: int, name: str) -> tuple[float, float, float]:
+        with rng.all_seeded(seed, name):
+            return numbers_of_all()
+
+    first = inside(4, "transforms/0")
+    assert first == inside(4, "transforms/0")
+    for other in (inside(5, "transforms/0"), inside(4, "transforms/1")):
+        assert all(a != b for a, b in zip(first, other, strict=True))
+
+
+def test_all_seeded_puts_every_global_generator_back_also_after_an_error():
+    states = np.random.get_state(), random.getstate(), torch.get_rng_state()
+    expected = numbers_of_all()
+    np.random.set_state(states[0])
+    random.setstate(states[1])
+    torch.set_rng_state(states[2])
+    with pytest.raises(KeyError), rng.all_seeded(4, "transforms/0"):
+        numbers_of_all()
+        raise KeyError
+    assert numbers_of_all() == expected
 
 
 @pytest.mark.parametrize("seed", [1.0, "1", None])

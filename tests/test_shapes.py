@@ -23,7 +23,7 @@ jaxtyping = pytest.importorskip("jaxtyping")
 beartype = pytest.importorskip("beartype")
 
 SOURCE = Path(__file__).resolve().parents[1] / "src"
-PARTS = ("rng.py", "batch_norm.py", "sampling/*.py", "gradnorm/*.py", "gain/*.py", "loop/*.py")
+PARTS = ("rng.py", "batch_norm/*.py", "sampling/*.py", "gradnorm/*.py", "gain/*.py", "loop/*.py")
 
 Call = tuple[tuple[Any, ...], dict[str, Any]]
 
@@ -83,7 +83,7 @@ def examples() -> dict[str, tuple[Call, Call]]:
     phi = gain.FromParts(layer.parameters(), m=4)
     whole = torch.tensor(1.0)
     return {
-        "batch_norm.Weighted.__call__": (
+        "batch_norm.weights.Weighted.__call__": (
             call(Weighted(layer), z, vector(4)),
             call(Weighted(layer), z, vector(4)[:, None]),
         ),

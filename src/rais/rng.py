@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import hashlib
 import operator
+import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import numpy as np
 import torch
 
 
@@ -36,6 +38,25 @@ def seeded(seed: int, name: str) -> Iterator[None]:
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(stream_seed)
         yield
+
+
+@contextmanager
+def all_seeded(seed: int, name: str) -> Iterator[None]:
+    """`seeded`, and the global generators of NumPy and of Python as well, which come back as they were.
+
+    For what others wrote and nobody can hand a generator to: the transforms of a user's data set. Raises TypeError
+    where `seed` is no integer.
+    """
+    numpy_state, python_state = np.random.get_state(), random.getstate()
+    try:
+        with seeded(seed, name):
+            number = int(torch.randint(2**32, ()))
+            np.random.seed(number)
+            random.seed(number)
+            yield
+    finally:
+        np.random.set_state(numpy_state)
+        random.setstate(python_state)
 
 
 def _stream_seed(seed: int, name: str) -> int:

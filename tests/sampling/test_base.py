@@ -8,7 +8,7 @@ import math
 import pytest
 import torch
 
-from rais.sampling import Draw, NonFiniteNorm
+from rais.sampling import Draw, NonFiniteNorm, Sampler
 from rais.sampling.base import mean_of_repeats
 
 KINDS = ("uniform", "oracle", "smoothed_0", "smoothed_0.1", "rais", "rais_constant")
@@ -19,6 +19,12 @@ KINDS = ("uniform", "oracle", "smoothed_0", "smoothed_0.1", "rais", "rais_consta
 def test_a_minibatch_must_fit_the_training_set(kind, m, make):
     with pytest.raises(ValueError, match=f"m={m} must be between 1 and the n=7"):
         make(kind, n=7, m=m)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_sampler_that_needs_norms_says_what_it_learns_from_them(kind, make):
+    sampler = make(kind)
+    assert sampler.needs_norms == (type(sampler)._learn is not Sampler._learn)
 
 
 @pytest.mark.parametrize("kind", KINDS)

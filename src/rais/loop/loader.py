@@ -6,13 +6,10 @@ batch, so that several draws may be in flight and none meets another's weights.
 
 from __future__ import annotations
 
-import random
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from typing import Any, cast
 
 import numpy as np
-import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
@@ -49,6 +46,7 @@ class Loader:
         group: the process group of a data-parallel run; every rank then loads its own part of each draw.
         dataloader_kwargs: those of torch's DataLoader: num_workers, collate_fn, pin_memory and so on.
 
+    >>> import torch
     >>> from rais.sampling import Uniform
     >>> dataset = torch.utils.data.TensorDataset(torch.arange(100))
     >>> loader = Loader(dataset, Uniform(n=100, m=25, seed=0))
@@ -176,26 +174,10 @@ class _Examples(Dataset[Any]):
 
     def __getitems__(self, rows: Rows) -> Sequence[Any]:
         ticket, index = rows
-        with _seeded(self.seed, ticket):
+        with rng.all_seeded(self.seed, f"transforms/{ticket}"):
             if hasattr(self.dataset, "__getitems__"):
                 return self.dataset.__getitems__(index)  # type: ignore[no-any-return]
             return [self.dataset[i] for i in index]
-
-
-@contextmanager
-def _seeded(seed: int, ticket: int) -> Iterator[None]:
-    """Seeds the global generators that transforms draw from, and puts them back."""
-    numpy_state, python_state = np.random.get_state(), random.getstate()
-    name = f"transforms/{ticket}"
-    try:
-        with rng.seeded(seed, name):
-            number = int(torch.randint(2**32, ()))
-            np.random.seed(number)
-            random.seed(number)
-            yield
-    finally:
-        np.random.set_state(numpy_state)
-        random.setstate(python_state)
 
 
 def length_of(batch: Any) -> int | None:

@@ -91,9 +91,8 @@ class Sampler(ABC):
         if self.needs_norms:
             self._forget(self.tickets.redeem(draw)[0])
 
-    def _learn(self, index: Tensor, weight: Tensor, side: Tensor | None, norm: Tensor) -> None:
-        """Take in the norms (k,) of k visits, drawn with `weight` (k,)."""
-        raise NotImplementedError
+    def _learn(self, index: Tensor, weight: Tensor, side: Tensor | None, norm: Tensor) -> None:  # noqa: B027
+        """Take in the norms (k,) of k visits, drawn with `weight` (k,). Samplers with `needs_norms` say how."""
 
     def _settle(self) -> None:  # noqa: B027
         """A draw was observed to its last part: what waited for that may happen now, so that parts are as the whole."""

@@ -1,0 +1,190 @@
+"""The weighted layers: statistics of a minibatch with every example counted by its importance weight.
+
+A layer without weights is torch's own. The plain formula comes first, as `reference`; the layers compute the same in
+fewer passes over x.
+
+| symbol     | code name      | shape        | unit                                        |
+|------------|----------------|--------------|---------------------------------------------|
+| 1/(n p_i)  | weight         | (m,)         | 1                                           |
+| w_i / Σ w  | share          | (m,)         | 1, sums to 1                                |
+| Σ w        | total          | ()           | examples                                    |
+| L          | places         |              | pixels of an example: height times width    |
+| μ, σ²      | mean, variance | (C,)         | of the layer's input, and its square        |
+| γ, β       | scale, shift   | (C,)         | of the layer's output (torch: weight, bias) |
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from rais.gradnorm import register_formula
+from rais.gradnorm.shared import shares_statistics
+
+
+def reference(x: Tensor, weight: Tensor, scale: Tensor, shift: Tensor, eps: float) -> Tensor:
+    """The output that a weighted layer gives for x (m, C, ...), as the formula has it, in float64: for the tests."""
+    x, share = x.double(), (weight.double() / weight.double().sum()).view(-1, *[1] * (x.dim() - 1))
+    every = [dim for dim in range(x.dim()) if dim != 1]
+    places = x[0, 0].numel()
+    mean = (share * x).sum(every, keepdim=True) / places
+    variance = (share * (x - mean) ** 2).sum(every, keepdim=True) / places
+    per_channel = (-1, *[1] * (x.dim() - 2))
+    return scale.view(per_channel) * (x - mean) / (variance + eps).sqrt() + shift.view(per_channel)
+
+
+class Importance(NamedTuple):
+    """The weights of a minibatch: `share` (m,), which sums to 1, and their sum `total` (); float64."""
+
+    share: Tensor
+    total: Tensor
+
+
+class _Moments(torch.autograd.Function):
+    """μ = Σ_i share_i mean_l x_il and σ² = Σ_i share_i mean_l (x_il − μ)², each (C,), of x (m, C, ...).
+
+    In the dtype of `share`. Its own backward reads x once, where autograd would go through several tensors of that
+    size [derived, docs/derivations.md: weighted statistics].
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, share: Tensor) -> tuple[Tensor, Tensor]:
+        places = tuple(range(2, x.dim()))
+        share, wide = share[:, None], x.to(share.dtype)
+        mean = (share * wide.mean(places)).sum(0)
+        variance = (share * (wide - _per_channel(mean, x)).square_().mean(places)).sum(0)
+        ctx.save_for_backward(x, share, mean)
+        return mean, variance
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_mean: Tensor, grad_variance: Tensor) -> tuple[Tensor, None]:
+        x, share, mean = ctx.saved_tensors
+        share = share / x[0, 0].numel()
+        slope = 2 * grad_variance  # ∂σ²/∂μ = 0: the deviations from the weighted mean sum to 0
+        at_zero = share * (grad_mean - slope * mean)
+        grad = torch.addcmul(_per_channel(at_zero, x), x.to(share.dtype), _per_channel(share * slope, x))
+        return grad.to(x.dtype), None
+
+
+def _per_channel(values: Tensor, x: Tensor) -> Tensor:
+    """(C,) or (m, C), to be broadcast against x (m, C, ...)."""
+    return values[(..., *[None] * (x.dim() - 2))]
+
+
+class WeightedBatchNorm(nn.modules.batchnorm._BatchNorm):
+    """What the weighted layers have in common: torch's layer, weighing the examples where weights are set.
+
+    Without weights, and where running statistics are used, it is torch's layer itself, and so is its state_dict. With
+    weights μ = Σ_i w_i Σ_l x_il / (L Σ w), σ² likewise about μ, and gradients pass through both; an example of weight 0
+    is normalised like the others but leaves no trace in the statistics. Integer weights give what torch gives for
+    the minibatch with its examples repeated. `running_var` is corrected by N/(N − 1), N = L Σ w, with N taken as
+    2 where it is smaller, so that the correction is never more than twofold. Recomputation in the backward, by
+    activation checkpointing, uses the weights of its forward and does not count in the running statistics again.
+
+    Raises:
+        ValueError: x has the wrong dimensions, one number per channel in all, or other than m examples.
+        RuntimeError: a recomputation whose weights are no longer known.
+    """
+
+    importance: Importance | None = None  # set while `weights` is open
+    _of_backward: Importance | None = None  # set while the backward of a weighted forward runs
+    _was_weighted = False  # whether the last forward that was no recomputation had weights
+    _name = ""  # in the model
+
+    def forward(self, x: Tensor) -> Tensor:
+        is_recomputation = torch._C._current_graph_task_id() != -1
+        importance = self._recall() if is_recomputation else self._remember()
+        if importance is None or not shares_statistics(self):
+            return super().forward(x)
+        self._check_input_dim(x)  # type: ignore[no-untyped-call]  # torch's
+        if x[:, 0].numel() < 2:
+            raise ValueError(f"one number per channel, input {tuple(x.shape)}, has no variance: use a larger minibatch")
+        if len(x) != len(importance.share):
+            raise ValueError(
+                f"{self._name or 'the model'} ({type(self).__name__}) is given {len(x)} examples and "
+                f"{len(importance.share)} weights: the examples must be dimension 0 of its input; use LayerNorm or "
+                "GroupNorm where they are not"
+            )
+        mean, variance, count = self._statistics(x, importance)
+        if self.training and self.track_running_stats and not is_recomputation:
+            self._track(mean.detach(), variance.detach(), count)
+        return self._normalise(x, mean, variance)
+
+    def _remember(self) -> Importance | None:
+        self._of_backward = None  # left over where a backward ended with an error
+        self._was_weighted = self.importance is not None
+        return self.importance
+
+    def _recall(self) -> Importance | None:
+        importance = self.importance if self._of_backward is None else self._of_backward
+        if importance is None and self._was_weighted:
+            raise RuntimeError(
+                f"{self._name or 'the model'} ({type(self).__name__}) is recomputed in the backward and its weights "
+                "are gone: run the backward inside `with weights(model, weight):`, or call the whole model in it"
+            )
+        return importance
+
+    def _statistics(self, x: Tensor, importance: Importance) -> tuple[Tensor, Tensor, Tensor]:
+        """μ, σ² (C,) in float32 or wider, and N ()."""
+        share = importance.share.to(torch.promote_types(x.dtype, torch.float32))
+        mean, variance = _Moments.apply(x if x.dim() > 2 else x.unsqueeze(2), share)
+        return mean, variance, importance.total * x[0, 0].numel()
+
+    def _normalise(self, x: Tensor, mean: Tensor, variance: Tensor) -> Tensor:
+        """γ (x − μ)/√(σ² + ε) + β, by torch's kernel for constant statistics.
+
+        The gradient through μ and σ² enters by scale and shift, whose values are those of γ and β.
+        """
+        fixed_mean, fixed_variance = mean.detach(), variance.detach()
+        scale = ((fixed_variance + self.eps) / (variance + self.eps)).sqrt()
+        scale = scale if self.weight is None else self.weight * scale
+        shift = scale * (fixed_mean - mean) * (fixed_variance + self.eps).rsqrt()
+        shift = shift if self.bias is None else self.bias + shift
+        return F.batch_norm(x, fixed_mean, fixed_variance, scale, shift, training=False, eps=self.eps)
+
+    @torch.no_grad()
+    def _track(self, mean: Tensor, variance: Tensor, count: Tensor) -> None:
+        assert self.running_mean is not None and self.running_var is not None  # since it tracks
+        assert self.num_batches_tracked is not None
+        dtype = self.running_mean.dtype
+        self.num_batches_tracked.add_(1)
+        rate = 1.0 / self.num_batches_tracked.to(dtype) if self.momentum is None else self.momentum
+        count = count.to(mean.dtype).clamp_min(2)
+        self.running_mean.lerp_(mean.to(dtype), rate)
+        self.running_var.lerp_((variance * (count / (count - 1))).to(dtype), rate)
+
+
+class WeightedBatchNorm1d(WeightedBatchNorm, nn.BatchNorm1d):
+    """nn.BatchNorm1d, of x (m, C) or (m, C, L), that weighs the examples of a minibatch; see WeightedBatchNorm.
+
+    >>> from rais.batch_norm import Weighted
+    >>> Weighted(WeightedBatchNorm1d(1, eps=0))(torch.tensor([[0.0], [1.0]]), torch.tensor([1.0, 4.0]))
+    tensor([[-2.0000],
+            [ 0.5000]], grad_fn=<NativeBatchNormBackward0>)
+    """
+
+
+class WeightedBatchNorm2d(WeightedBatchNorm, nn.BatchNorm2d):
+    """nn.BatchNorm2d, of x (m, C, height, width), that weighs the examples of a minibatch; see WeightedBatchNorm.
+
+    >>> WeightedBatchNorm2d(3).state_dict().keys() == nn.BatchNorm2d(3).state_dict().keys()
+    True
+    """
+
+
+class WeightedBatchNorm3d(WeightedBatchNorm, nn.BatchNorm3d):
+    """nn.BatchNorm3d, of x (m, C, depth, height, width), that weighs the examples; see WeightedBatchNorm.
+
+    >>> isinstance(WeightedBatchNorm3d(3), nn.BatchNorm3d)
+    True
+    """
+
+
+register_formula(WeightedBatchNorm1d, like=nn.BatchNorm1d)
+register_formula(WeightedBatchNorm2d, like=nn.BatchNorm2d)
+register_formula(WeightedBatchNorm3d, like=nn.BatchNorm3d)
