@@ -36,6 +36,10 @@ class Minibatch(NamedTuple):
     `norm` and `draw.weight` are those of the whole minibatch, also where it was worked off in parts. A draw whose
     `mean_norm` is None counts as uniform: it is not averaged, and r = 1. Only `ExactScale` looks at inputs and targets.
     `scale` is the factor that is still in the parameters' `.grad`: the loss scale before `scaler.unscale_`, else 1.
+
+    >>> draw = Draw(torch.tensor([3, 1]), torch.tensor([0.5, 1.5]), mean_norm=1.0)
+    >>> losses, norm = torch.tensor([0.2, 0.1]), torch.tensor([2.0, 0.7])
+    >>> batch = Minibatch(draw, norm, weighted=draw.weight * losses)
     """
 
     draw: Draw

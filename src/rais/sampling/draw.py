@@ -26,6 +26,7 @@ class Draw(NamedTuple):
       draws are uniform because nothing is known yet. A float; on an accelerator a () float64 tensor
     - `first`, `of`: where this part begins in its whole draw, and the size of that; `of` is None for a whole draw
 
+    >>> import torch
     >>> draw = Draw(torch.tensor([4, 2, 7]), torch.ones(3))
     >>> draw.part(0, 2).index.tolist(), draw.part(1, 2).index.tolist()
     ([4, 2], [7])

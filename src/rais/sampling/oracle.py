@@ -35,6 +35,11 @@ class Oracle(Sampler):
     After a draw, `norms` and `full_gradient_sq` hold what it was made from: with them the gain ratio is exact
     (gain.Exact). Where all gradients are zero the draw is uniform.
 
+    >>> sampler = Oracle(4, 2, measure=lambda: (torch.tensor([0.0, 1.0, 1.0, 2.0]), torch.tensor(0.5)), seed=0)
+    >>> draw = sampler.draw()
+    >>> sampler.probabilities().tolist()
+    [0.0, 0.25, 0.25, 0.5]
+
     Raises:
         ValueError: m not in 1 … n.
     """

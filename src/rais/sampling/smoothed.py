@@ -35,6 +35,13 @@ class Smoothed(Sampler):
     An observed norm of exactly 0 is kept as the smallest positive float32, so that with δ = 0 every example can
     still be drawn and the gradient stays unbiased [ours].
 
+    >>> sampler = Smoothed(4, 2, delta=0.2, seed=0)
+    >>> for _ in range(2):  # one epoch, in which example i has the norm i
+    ...     draw = sampler.draw()
+    ...     sampler.observe(draw, draw.index.float())
+    >>> [round(p, 3) for p in sampler.probabilities().tolist()]  # 0.8 i/6 + 0.2/4
+    [0.05, 0.183, 0.317, 0.45]
+
     Raises:
         ValueError: δ outside [0, 1], or m not in 1 … n.
     """
