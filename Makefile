@@ -14,7 +14,7 @@ STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup test test-slow test-lowest lint types docs data reproduce figures figure notebooks notebooks-check clean
+.PHONY: help setup test test-slow test-lowest lint types docs data reproduce figures figure bench notebooks notebooks-check clean
 
 help:  ## list these targets
 	@echo "make TARGET [PYTHON=python3.12] [PROFILE=quick|full|paper] [JOBS=n]"
@@ -70,6 +70,9 @@ figures: setup  ## draw figures and tables from the committed records, and the n
 
 figure: setup  ## draw one figure, as in make figure NAME=headroom
 	$(BIN)/python scripts/plot.py --records $(RECORDS) --out results $(NAME)
+
+bench: setup  ## time what is claimed to be fast beside its rivals (QUICK=1: in miniature, without rivals)
+	$(BIN)/python scripts/bench.py $(if $(QUICK),--quick --out build/bench)
 
 notebooks: setup  ## execute the notebooks and keep their outputs
 	$(BIN)/python scripts/notebooks.py

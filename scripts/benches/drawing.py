@@ -47,7 +47,8 @@ def _changes(n: int) -> tuple[torch.Generator, Callable[[], tuple[torch.Tensor, 
 
 def _ours(n: int) -> Callable[[], object]:
     g, change = _changes(n)
-    categorical = Categorical(torch.rand(n, generator=g))
+    categorical = Categorical(n)
+    categorical.set_all(torch.rand(n, generator=g))
 
     def run() -> torch.Tensor:
         index, value = change()

@@ -15,7 +15,7 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Row:
-    """One line of bench.csv. `ratio` is ours / rival; `target` bounds it, or the rival's name says why there is none.
+    """One line of bench.csv. `ratio` is ours / rival, and `target` bounds it; None for a row without one.
 
     ours, rival: seconds of each call, any number of them; the table gives medians, the quartiles' distance of ours,
     and the ratio of the medians. rival is empty for a contender that could not run; `note` says why.
@@ -49,10 +49,16 @@ class Row:
 
 
 def in_turns(
-    contenders: dict[str, Callable[[], object]], *, rounds: int, block: int = 1, warm_up: int = 1
+    contenders: dict[str, Callable[[], object]],
+    *,
+    rounds: int,
+    block: int = 1,
+    warm_up: int = 1,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, np.ndarray]:
     """Seconds per call of each contender, (rounds,) by name: `rounds` turns of `block` calls, the mean of each block.
 
+    `clock` is time.process_time for work that this process does alone, which others on the machine lengthen least.
     The order within a round turns from round to round, so that none always runs after the same one.
     """
     names = list(contenders)
@@ -63,10 +69,10 @@ def in_turns(
     for turn in range(rounds):
         for name in names[turn % len(names) :] + names[: turn % len(names)]:
             function = contenders[name]
-            begin = time.perf_counter()
+            begin = clock()
             for _ in range(block):
                 function()
-            seconds[name].append((time.perf_counter() - begin) / block)
+            seconds[name].append((clock() - begin) / block)
     return {name: np.array(values) for name, values in seconds.items()}
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 
 import numpy as np
 import torch
 
 from benches.timing import Row, in_turns
-from rais.sampling.uncertainty import learn
+from rais.sampling.uncertainty import UncertaintySet, learn
 
 Q = 12
 FASTER = 1 / 100
@@ -19,15 +20,15 @@ def rows(quick: bool) -> Iterator[Row]:
     for visits in (500,) if quick else (2_000, 20_000):
         for q in (Q,) if quick else (4, Q):
             problem = _problem(visits, q)
-            start = learn(*problem)[:2]
-            ours = {"cold": lambda p=problem: learn(*p), "warm": lambda p=problem, s=start: learn(*p, s)}
+            solve = partial(learn, *problem, constant=q - 1)
+            ours = {"cold": solve, "warm": partial(solve, solve()[:2])}
             case = f"|D| = {visits}, q = {q}"
             if quick:
                 for name, function in ours.items():
                     yield Row("(PT)", f"{case}, {name}", in_turns({"": function}, rounds=3)[""])
                 continue
             generic = _generic(problem)
-            value, truth = _value(problem, learn(*problem, tolerance=1e-4, max_sweeps=2_000)), generic()
+            value, truth = _value(problem, solve(tolerance=1e-4, max_sweeps=2_000)), generic()
             if abs(value - truth) > 1e-2 * truth:
                 raise AssertionError(f"(PT): ours ends at {value}, cvxpy at {truth}")
             rival = in_turns({"": generic}, rounds=2, warm_up=0)[""]
@@ -46,12 +47,12 @@ def _problem(visits: int, q: int) -> tuple[torch.Tensor, ...]:
     return tuple(torch.from_numpy(x) for x in (features, norms, weights, features.mean(0)))
 
 
-def _value(problem: tuple[torch.Tensor, ...], solution: tuple) -> float:
+def _value(problem: tuple[torch.Tensor, ...], solution: UncertaintySet) -> float:
     """A(d) of a solution scaled to B = 1."""
     return float(problem[3] @ solution.d)
 
 
-def _generic(problem: tuple[torch.Tensor, ...]):
+def _generic(problem: tuple[torch.Tensor, ...]) -> Callable[[], float]:
     import cvxpy as cp
 
     S, v, weight, mean_s = (np.asarray(x) for x in problem)

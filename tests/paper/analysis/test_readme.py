@@ -136,11 +136,15 @@ def test_the_table_of_headroom(run_writer, tmp_path: Path) -> None:
 
 def test_bench_table(tmp_path: Path) -> None:
     assert readme.bench_table(tmp_path) == ""
-    (tmp_path / "step.csv").write_text("quantity,unit,value,low,high\nratio,1,1.1,1.05,1.15\nsolve,ms,20,20,20\n")
-    (tmp_path / "step.json").write_text('{"command": "run me", "hardware": {"cpu": "Some CPU", "threads": 1}}')
+    head = "name,case,ours_median_ms,ours_iqr_ms,rival,rival_median_ms,ratio,target,met,threads,hardware,versions\n"
+    rows = "step,mnist,5,0.1,uniform,4,1.25,<= 1.05,no,1,Some CPU,torch\n(PT),cold,2,0.1,,,,,,1,Some CPU,torch\n"
+    (tmp_path / "bench.csv").write_text(head + rows)
+    (tmp_path / "bench.json").write_text('{"command": "run me", "hardware": {"cpu": "Some CPU", "threads": 1}}')
     table = readme.bench_table(tmp_path)
-    assert "| ratio | 1.100 [1.050, 1.150] |" in table and "| solve | 20.000 ms |" in table
+    assert "| step | mnist | 5 | uniform | 4 | 1.25 | <= 1.05 | no |" in table
+    assert "| (PT) | cold | 2 | – | – | – | – | – |" in table
     assert "`run me`, Some CPU, 1 thread." in table
+    assert "(PT)" not in readme.bench_table(tmp_path, "step")
 
 
 def test_tasks_without_runs_are_listed_with_their_command(tmp_path: Path, run_writer) -> None:

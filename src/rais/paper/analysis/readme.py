@@ -39,7 +39,8 @@ def parts(records: Records, bench: Path) -> dict[str, str]:
         "speedup": speedup_markdown(records),
         "steadiness": steadiness_markdown(records),
         "headroom": headroom_markdown(records),
-        "bench": bench_table(bench),
+        "bench": bench_table(bench, "step"),
+        "benches": bench_table(bench),
         "unrun": unrun_table(records, bench),
     }
 
@@ -158,14 +159,14 @@ def difference_text(row: pd.Series) -> str:
     return f"{100 * row[DIFFERENCE]:+.2f} %" + spread_text(low, high, row["n_seeds"], "+.2f")
 
 
-def bench_table(bench: Path) -> str:
-    """The rows of bench/step.csv, and how they were measured; nothing where they are missing."""
-    lines = table_head(["what", "value [95 % interval]"])
-    for row in _rows(bench, "step"):
-        value, low, high = (f"{float(row[key]):.3f}" for key in ("value", "low", "high"))
-        unit = "" if row["unit"] == "1" else f" {row['unit']}"
-        lines.append(cells([row["quantity"], f"{value}{unit}" + (f" [{low}, {high}]" if low != high else "")]))
-    return _with_source(lines, bench, "step")
+def bench_table(bench: Path, name: str | None = None) -> str:
+    """The rows of bench/bench.csv, those called `name` or all, and how they were measured; nothing without them."""
+    lines = table_head(["what", "case", "ours, ms", "beside", "its ms", "ratio", "target", "met"])
+    for row in _rows(bench, "bench"):
+        if name in (None, row["name"]):
+            columns = ("name", "case", "ours_median_ms", "rival", "rival_median_ms", "ratio", "target", "met")
+            lines.append(cells([row[column] or "–" for column in columns]))
+    return _with_source(lines, bench, "bench")
 
 
 def unrun_table(records: Records, bench: Path) -> str:
