@@ -37,6 +37,9 @@ class Fixed:
         self.ratio = ratio
         self.batches = []
 
+    def takes_parts(self, draw) -> bool:
+        return False
+
     def update(self, batch) -> Tensor:
         self.batches.append(batch)
         return torch.tensor(self.ratio, dtype=torch.float64)

@@ -1,7 +1,7 @@
 """The gain ratio: how much larger a step the lower variance allows, and the time t̂ that it makes pass."""
 
 from rais.gain.fixed import Exact, Off, Replay
-from rais.gain.moments import Minibatch, RunningMean, exact_moments
+from rais.gain.moments import Minibatch, RunningMean, SquaredParts, exact_moments
 from rais.gain.pace import Exponential, InverseSqrt, Pace
 from rais.gain.phi import FromParts, HalfBatch, Phi, full_gradient_sq, inner
 from rais.gain.phi_from_grad import Consecutive, ExactScale
@@ -23,6 +23,7 @@ __all__ = [
     "Phi",
     "Replay",
     "RunningMean",
+    "SquaredParts",
     "exact_moments",
     "full_gradient_sq",
     "inner",

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from rais.gain.moments import Minibatch, exact_moments
 from rais.gain.state import Stateful
+from rais.sampling.draw import Draw
 from rais.sampling.oracle import Oracle
 
 
@@ -25,6 +26,9 @@ class Given(Stateful):
 
     needs_graph = False
     needs_norms = False
+
+    def takes_parts(self, draw: Draw) -> bool:
+        return False
 
     def diagnostics(self) -> dict[str, float]:
         return {}

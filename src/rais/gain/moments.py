@@ -30,6 +30,15 @@ if TYPE_CHECKING:
     from jaxtyping import Float, Float64
 
 
+class SquaredParts(NamedTuple):
+    """Squared gradients of a minibatch's parts, from which φ can be told: `sizes` m_k, `part_sq` (k,) = ‖g_k‖² of each
+    part's *mean* loss, and `whole_sq` () = ‖g‖² of the minibatch's."""
+
+    sizes: Sequence[int]
+    part_sq: Tensor
+    whole_sq: Tensor
+
+
 class Minibatch(NamedTuple):
     """What a gain ratio may look at between `weighted.mean().backward()` and the optimizer's step.
 
@@ -48,6 +57,7 @@ class Minibatch(NamedTuple):
     inputs: Tensor | None = None
     targets: Tensor | None = None
     scale: float | Tensor = 1.0
+    parts: SquaredParts | None = None  # at a step for which `takes_parts` asked for them
 
 
 class RunningMean(Stateful):

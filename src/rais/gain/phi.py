@@ -53,6 +53,7 @@ class Phi(Stateful):
         ValueError: m < 2, `every` < 1, or no parameters to look at.
     """
 
+    takes_parts = False  # whether it measures from `Minibatch.parts`
     _settings: tuple[str, ...] = ("m", "alpha", "every")
     _entries: tuple[str, ...] = ("iteration", "size", "averages", "value")
 
@@ -121,8 +122,7 @@ class Phi(Stateful):
 class FromParts(Phi):
     """φ from the gradients of a minibatch's parts, micro-batches and ranks for instance, that somebody hands in.
 
-    `update` only counts; `update_from_parts` is called before it, at steps that are due. With part sizes (m/2, m/2) it
-    is `HalfBatch`.
+    They come as `Minibatch.parts` at steps that are due. With part sizes (m/2, m/2) it is `HalfBatch`.
 
     What biases it: weights that were capped, and batch statistics, since both tie examples of a part together. Evenly
     spaced draws are not independent: as for reshuffled SGD, the estimate of ‖∇F‖² is then low by about
@@ -135,6 +135,8 @@ class FromParts(Phi):
     >>> phi.value.item()  # 1 − (3/4)(1/2)/(3/4)
     0.5
     """
+
+    takes_parts = True
 
     def update_from_parts(
         self,
@@ -162,7 +164,8 @@ class FromParts(Phi):
             self._take(full_sq, whole_sq.to(torch.float64), sum(sizes), unit_of(mean_norm, scale))
 
     def _measure(self, batch: Minibatch) -> None:
-        pass
+        if batch.parts is not None:
+            self.update_from_parts(*batch.parts, batch.draw.mean_norm, scale=batch.scale)
 
 
 class HalfBatch(FromParts):
@@ -181,6 +184,8 @@ class HalfBatch(FromParts):
     >>> phi.value.item()
     1.0
     """
+
+    takes_parts = False
 
     @property
     def needs_graph(self) -> bool:

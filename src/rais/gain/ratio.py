@@ -33,6 +33,7 @@ from torch import Tensor
 from rais.gain.moments import Minibatch, RunningMean, minibatch_moments
 from rais.gain.phi import Phi
 from rais.gain.state import Stateful
+from rais.sampling.draw import Draw
 
 if TYPE_CHECKING:
     from jaxtyping import Float64
@@ -49,6 +50,10 @@ class GainRatio(Protocol):
     @property
     def needs_norms(self) -> bool: ...
 
+    def takes_parts(self, draw: Draw) -> bool:
+        """Whether `Minibatch.parts` are wanted at the step with this draw."""
+        ...
+
     def update(self, batch: Minibatch) -> Tensor:
         """Take in a minibatch; returns r for its step, () float64 on the device."""
         ...
@@ -58,6 +63,10 @@ class GainRatio(Protocol):
         ...
 
     def state_dict(self) -> dict[str, Any]: ...
+
+    def check_state(self, state: Mapping[str, Any]) -> None:
+        """ValueError for a state that `load_state_dict` would refuse, before anything is overwritten."""
+        ...
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None: ...
 
@@ -97,6 +106,9 @@ class Adaptive(Stateful):
     @property
     def needs_graph(self) -> bool:
         return self.phi.needs_graph
+
+    def takes_parts(self, draw: Draw) -> bool:
+        return self.phi.takes_parts and draw.mean_norm is not None and self.phi.is_due
 
     @property
     def rhos(self) -> Tensor:

@@ -15,7 +15,6 @@ from torch.optim import Optimizer
 from rais.gain import Adaptive, FromParts, Off
 from rais.loop.outliers import OutlierCap
 from rais.sampling.base import Sampler
-from rais.sampling.uniform import Uniform
 
 
 def choose_gain(gain: Any, optimizer: Optimizer, sampler: Sampler, parameters: list[Tensor], every: int) -> Any:
@@ -27,7 +26,7 @@ def choose_gain(gain: Any, optimizer: Optimizer, sampler: Sampler, parameters: l
     device = parameters[0].device
     if not isinstance(gain, str):
         return gain
-    if gain == "off" or (gain == "auto" and isinstance(sampler, Uniform)):  # uniform draws: r = 1 anyway
+    if gain == "off" or (gain == "auto" and sampler.weighs_one):  # r = 1 anyway
         return Off(device=device)
     optimizer = getattr(optimizer, "optimizer", optimizer)  # frameworks wrap it
     if gain == "sgd" or (gain == "auto" and isinstance(optimizer, torch.optim.SGD)):

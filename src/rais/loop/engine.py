@@ -16,7 +16,6 @@ cannot do rightly it refuses, in one line that names the cure.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -24,24 +23,23 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from rais import batch_norm
-from rais.gain import FromParts, Pace, inner
+from rais.gain import Pace, SquaredParts, inner
 from rais.loop.choose import choose_gain, choose_outliers, refuse_sharded
 from rais.loop.flight import Flight
 from rais.loop.gradients import are_finite, unscale
 from rais.loop.graph import has_unweighted_statistics, norm_of
 from rais.loop.loader import Loader
-from rais.loop.minibatch import Part, check_factors, in_order, join, span, whole_size
+from rais.loop.looks import Looks
+from rais.loop.minibatch import Part, check_factors, in_order, join, whole_size
 from rais.loop.parts import PartSquares
 from rais.loop.ranks import Ranks, answering
 from rais.loop.rate import Rate
 from rais.loop.state import restore, save
-from rais.sampling.base import NonFiniteNorm, Sampler
+from rais.loop.weighing import Weighing
+from rais.sampling.base import Sampler
 from rais.sampling.draw import Draw
-from rais.sampling.uniform import Uniform
 
 PHI_EVERY = 32  # importance draws from one measurement of φ to the next
-MOST_SKIPPED = 100  # steps in a row without a finite gradient: training has diverged
 COMPARE_EVERY = 100  # steps from one comparison of the ranks to the next
 
 
@@ -130,25 +128,31 @@ class Engine:
         if self.outliers is not None and self.ranks.count > 1:
             raise ValueError("outliers on several ranks: each would limit weights by a mean of its part; leave it out")
         self.needs_norms = self.sampler.needs_norms or self.gain.needs_norms or self.outliers is not None
-        self.check_every = check_every or (1 if self.device.type == "cpu" else 32)
+        self.looks = Looks(check_every or (1 if self.device.type == "cpu" else 32), budget)
         self.mark: Callable[[str], None] = nothing
         self.squares = PartSquares()
         self.ratio = torch.ones((), dtype=torch.float64, device=self.device)
-        self.t = 0.0
-        self.iteration = self.skipped = self.skipped_in_a_row = self._look_at = 0
+        self.iteration = 0
         self._parts: list[Part] = []
         self._factors: list[float | Tensor] = []
         self._pending = 0  # losses handed out whose backward has not begun
-        weighs_one = isinstance(self.sampler, Uniform)
-        self._weighted = None if model is None or weighs_one else batch_norm.Weighted(model)
-        self._weights: Any = None  # the context in which the model's layers have weights
-        self._weighed: Any = None  # whose they are
+        self.weighing = Weighing(None if self.sampler.weighs_one else model, self.device)
         if self.loader is not None:
             self.loader.engine = self
 
     @property
     def parameters(self) -> list[Tensor]:
         return [p for group in self.optimizer.param_groups for p in group["params"] if p.requires_grad]
+
+    @property
+    def t(self) -> float:
+        """t̂ as the last look at the device found it."""
+        return self.looks.t
+
+    @property
+    def skipped(self) -> int:
+        """Steps that were not made."""
+        return self.looks.skipped
 
     @property
     def t_hat(self) -> Tensor:
@@ -182,17 +186,7 @@ class Engine:
 
     def weigh(self, draw: Draw) -> None:
         """Hand the weights of `draw` to the model's weighted layers, until after the next backward pass."""
-        if self._weighted is not None:
-            self._unweigh()
-            self._weights = self._weighted.weights(draw.weight.to(self.device))
-            self._weights.__enter__()
-            self._weighed = span(draw)
-
-    def _unweigh(self) -> None:
-        self._weighed = None
-        if self._weights is not None:
-            self._weights.__exit__(None, None, None)
-            self._weights = None
+        self.weighing.begin(draw)
 
     def backward(
         self,
@@ -236,7 +230,7 @@ class Engine:
                 self._run(total * (self.ranks.count / whole_size(draw)), scaler, k + 1 < len(pieces))
         else:
             self._run(share, scaler, self.gain.needs_graph and self._is_whole(draw))
-        self._unweigh()
+        self.weighing.end()
         self.mark("backward")
         return part.weighted.detach().mean()
 
@@ -255,6 +249,11 @@ class Engine:
         A framework may scale it (AMP), but must not divide it by its number of accumulated batches: it is this part's
         share of the whole minibatch already.
         """
+        if self.gain.needs_graph:
+            raise ValueError(
+                "this gain's φ needs the graph after the backward, which is the framework's here: use gain='auto', "
+                "whose φ comes from the parts, or FromParts in place of HalfBatch"
+            )
         part = self._part(draw, losses, out, norm, inputs, targets)
         self.mark("norms")
         share = self._share(part)
@@ -302,13 +301,9 @@ class Engine:
                 "this gain's φ needs the whole minibatch in one backward pass, and this is a part of it: use "
                 "gain='auto', whose φ comes from the parts, or FromParts in place of HalfBatch"
             )
-        if self._weighted is not None and self._weighed != span(draw):
-            raise RuntimeError(
-                "batch normalisation has the weights of other examples than these: for micro-batches, call "
-                "part = engine.part(draw, i, k) right before the forward of each"
-            )
+        self.weighing.check(draw)
         is_a_power_of_two = self.iteration & (self.iteration - 1) == 0
-        if is_a_power_of_two and not isinstance(self.sampler, Uniform) and has_unweighted_statistics(losses):
+        if is_a_power_of_two and not self.sampler.weighs_one and has_unweighted_statistics(losses):
             raise RuntimeError(
                 "the model has batch normalisation in training mode whose statistics are not weighted: "
                 "model = rais.prepare(model), and Engine(…, model=model)"
@@ -338,15 +333,16 @@ class Engine:
     def measures_phi(self, draw: Draw) -> bool:
         """Whether φ is measured with this draw. A loop that works such a draw off in two parts, where it can, spares
         the second backward pass over the whole."""
-        phi = getattr(self.gain, "phi", None)
-        return type(phi) is FromParts and draw.mean_norm is not None and phi.is_due
+        return bool(self.gain.takes_parts(draw))
 
     # The step
 
     def step(self, *, scaler: Any = None, clip: float | None = None) -> bool:
         """Observe the norms, take r, step with every param group at r·lr, restore it, and move the scheduler to t̂.
 
-        A step whose gradients or norms are not finite is not made: it changes no average, and its examples come again.
+        A step whose gradients or norms are found to be not finite, or norms too large to be squared, is not made: it
+        changes no average, and its examples come again. They are looked at every `check_every` steps, and at every step
+        with a scaler; on an accelerator a bad step between two looks is made, and the next look finds what it did.
 
         Args:
             scaler: a torch GradScaler; it is stepped and updated here.
@@ -362,20 +358,20 @@ class Engine:
         """
         self._parts = in_order(self._parts, self._pending, self.ranks)
         self.rate.check()
-        looks = self.iteration + self.skipped >= self._look_at
+        looks = self.looks.is_due(self.iteration)
         if looks:
             check_factors(self._factors, scaler)
         if scaler is not None:
             unscale(scaler, self.optimizer)
         whole, batch = join(self._parts, self.flight, self.ranks)
         if (looks or scaler is not None) and not are_finite(self._gradients(), batch.norm):
-            self._count_skipped()
+            self.looks.skip()
             self.skip(batch.draw)
             if scaler is not None:
                 scaler.update()
             return False
         if self.squares.sizes:
-            self._measure_phi(batch.draw)
+            batch = batch._replace(parts=self._part_squares(batch.draw))
         if self.ranks.count > 1 and self.iteration % COMPARE_EVERY == 0:
             self._compare_ranks(whole)
         if self.sampler.needs_norms:
@@ -398,7 +394,7 @@ class Engine:
         self._zero_grad()
         self._close(batch.draw)
         self.iteration += 1
-        self.skipped_in_a_row = 0
+        self.looks.made()
         if looks:
             self._look()
         self.mark("step")
@@ -408,7 +404,7 @@ class Engine:
         """Make no step with `draw`, after an error for instance: gradients are dropped, and its examples come again."""
         self._zero_grad()
         self.squares.drop()
-        self._unweigh()
+        self.weighing.end()
         self.sampler.skip(self.flight.whole(draw))
         self._close(draw)
 
@@ -421,16 +417,7 @@ class Engine:
     def _gradients(self) -> list[Tensor]:
         return [p.grad for p in self.parameters if p.grad is not None]
 
-    def _count_skipped(self) -> None:
-        self.skipped += 1
-        self.skipped_in_a_row += 1
-        if self.skipped_in_a_row >= MOST_SKIPPED:
-            raise NonFiniteNorm(
-                f"{MOST_SKIPPED} steps in a row had gradients or norms that are not finite: training has diverged; "
-                "lower the learning rate"
-            )
-
-    def _measure_phi(self, draw: Draw) -> None:
+    def _part_squares(self, draw: Draw) -> SquaredParts:
         sizes, part_sq = self.squares.close(self.device)
         gradients = self._gradients()
         whole_sq = inner(gradients, gradients)
@@ -438,7 +425,7 @@ class Engine:
             firsts = [part.draw.first for part in self._parts]
             sizes, part_sq = self.ranks.share_parts(len(draw.index), firsts, sizes, part_sq)
             whole_sq = self.ranks.from_first(whole_sq)
-        self.gain.phi.update_from_parts(sizes, part_sq, whole_sq, draw.mean_norm)
+        return SquaredParts(sizes, part_sq, whole_sq)
 
     def _compare_ranks(self, draw: Draw) -> None:
         self.ranks.compare(
@@ -456,11 +443,7 @@ class Engine:
         self.flight.finish(draw)
 
     def _look(self) -> None:
-        self.t = self.t_hat.item()
-        ahead = self.check_every
-        if self.budget is not None and ahead > 1:
-            ahead = min(ahead, math.ceil((self.budget - self.t) / (2 * max(self.ratio.item(), 1e-3))))
-        self._look_at = self.iteration + self.skipped + max(ahead - 1, 0)
+        self.looks.found(self.t_hat.item(), self.ratio.item(), self.iteration)
         self.rate.follow(self.t)
 
     # State
@@ -484,4 +467,3 @@ class Engine:
             ValueError: the state of something else, or of other settings; both values are named.
         """
         restore(self, state)
-        self.t, self._look_at = self.t_hat.item(), self.iteration + self.skipped

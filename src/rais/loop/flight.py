@@ -30,13 +30,13 @@ class Flight:
     def next(self, sampler: Sampler) -> Draw:
         """The next whole draw: one that has to be handed out again, or a new one."""
         if self.again:
-            return self.again.pop(0)
+            return _own(self.again.pop(0))
         draw = sampler.draw()
         assert draw.ticket is not None  # every sampler's draw has one
         self.draws[draw.ticket] = draw
         if len(self.draws) > MOST:
             del self.draws[min(self.draws)]
-        return draw
+        return _own(draw)
 
     def whole(self, draw: Draw) -> Draw:
         """The draw that `draw` is a part of; itself where it is not in flight."""
@@ -94,3 +94,8 @@ class Flight:
             side = state["side"][k].to(device).clone() if "side" in state else None
             self.draws[ticket] = Draw(index, weight, side, ticket=ticket, mean_norm=mean)
         self.hand_out_again()
+
+
+def _own(draw: Draw) -> Draw:
+    """The draw with tensors of its own: a loop that writes into them changes nothing that is kept."""
+    return draw._replace(index=draw.index.clone(), weight=draw.weight.clone())

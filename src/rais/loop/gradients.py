@@ -9,16 +9,20 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from rais.sampling.base import LARGEST_NORM
+
 
 def are_finite(gradients: list[Tensor], norm: Tensor | None) -> bool:
-    """Whether all gradients, and the norms (m,) where there are any, are finite. Waits for the device."""
-    values = [nn.utils.get_total_norm(gradients)] if gradients else []
-    values += [] if norm is None else [norm.sum()]
-    if all(math.isfinite(x) for x in values):
-        return True
+    """Whether all gradients are finite, and the norms (m,), where there are any, ones that a sampler takes. Waits for
+    the device."""
+    if norm is not None and not bool(norm.max() <= LARGEST_NORM):  # a NaN is the largest, and no number
+        return False
     # Finite gradients may have a norm beyond their dtype, in half precision above all.
-    tensors = gradients + ([] if norm is None else [norm])
-    return all(bool(torch.isfinite(x.coalesce().values() if x.is_sparse else x).all()) for x in tensors)
+    return (
+        not gradients
+        or math.isfinite(nn.utils.get_total_norm(gradients))
+        or all(bool(torch.isfinite(x.coalesce().values() if x.is_sparse else x).all()) for x in gradients)
+    )
 
 
 def unscale(scaler: Any, optimizer: Optimizer) -> None:

@@ -16,6 +16,8 @@ from torch import Tensor
 
 from rais.sampling.draw import Draw
 
+DIGESTED = 8192  # elements of a tensor that ranks compare
+
 
 class Ranks:
     """The ranks of `group`, a process group or None for a single process.
@@ -97,11 +99,12 @@ class Ranks:
 
 
 def _digest(value: object) -> int:
-    data = (
-        value.detach().cpu().contiguous().view(-1).numpy().tobytes()
-        if isinstance(value, Tensor)
-        else repr(value).encode()
-    )
+    """56 bits of the SHA-256 of a value; of a tensor, its first DIGESTED elements in whatever dtype."""
+    if isinstance(value, Tensor):
+        values = value.detach().coalesce().values() if value.is_sparse else value.detach()
+        data = values.reshape(-1)[:DIGESTED].cpu().contiguous().view(torch.uint8).numpy().tobytes()
+    else:
+        data = repr(value).encode()
     return int.from_bytes(hashlib.sha256(data).digest()[:7], "big")
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 VERSION = 1
 PARTS = ("sampler", "flight", "gain", "outliers")
+LOOKS = ("t", "next", "skipped", "skipped_in_a_row")
 
 
 def save(engine: Any) -> dict[str, Any]:
@@ -21,8 +22,7 @@ def save(engine: Any) -> dict[str, Any]:
         "t_hat": engine.t_hat.clone(),
         "ratio": engine.ratio.clone(),
         "iteration": engine.iteration,
-        "skipped": engine.skipped,
-        "skipped_in_a_row": engine.skipped_in_a_row,
+        **{f"looks_{name}": getattr(engine.looks, name) for name in LOOKS},
         "scheduler_position": None if engine.rate.scheduler is None else engine.rate.position,
     }
     for name in PARTS:
@@ -51,8 +51,9 @@ def restore(engine: Any, state: Mapping[str, Any]) -> None:
         engine.outliers.load_state_dict(below("outliers", state))
     engine.pace.t_hat = state["t_hat"].to(engine.device)
     engine.ratio = state["ratio"].to(engine.device)
-    engine.iteration, engine.skipped = state["iteration"], state["skipped"]
-    engine.skipped_in_a_row = state["skipped_in_a_row"]
+    engine.iteration = state["iteration"]
+    for name in LOOKS:
+        setattr(engine.looks, name, state[f"looks_{name}"])
     engine.rate.position = state["scheduler_position"] or 0
 
 

@@ -47,6 +47,7 @@ class Sampler(ABC):
     """
 
     needs_norms = True
+    weighs_one = False  # whether every weight is 1, so that batch statistics need none and r = 1
 
     def __init__(self, n: int, m: int, *, seed: int | None = None, generator: torch.Generator | None = None) -> None:
         if not 1 <= m <= n:

@@ -30,6 +30,7 @@ class Uniform(Sampler):
     """
 
     needs_norms = False
+    weighs_one = True
 
     def __init__(
         self,

@@ -17,7 +17,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from rais.gain import Adaptive, Minibatch
-from rais.sampling import RAIS
+from rais.sampling import RAIS, Draw
 from rais.sampling.uncertainty import UncertaintySet, learn
 
 
@@ -37,6 +37,9 @@ class WithoutUnit(Adaptive):
 
 class WithoutStart(Adaptive):
     """While draws are uniform nothing says what norms to expect: the unit is the minibatch's mean."""
+
+    def takes_parts(self, draw: Draw) -> bool:
+        return super().takes_parts(draw if draw.mean_norm is not None else draw._replace(mean_norm=1.0))
 
     def update(self, batch: Minibatch) -> Tensor:
         known = batch.draw.mean_norm is not None

@@ -35,6 +35,8 @@ SCATTER = 500
 class SideBySide:
     """Several φ estimators fed with the same minibatches; the `active` one decides, all are recorded."""
 
+    takes_parts = False  # some of them look at the whole minibatch
+
     def __init__(self, estimators: dict[str, Phi], *, active: str) -> None:
         self.estimators, self.active = estimators, active
         self.device = estimators[active].device
