@@ -174,13 +174,13 @@ def test_each_solve_starts_from_the_last(make, play, monkeypatch):
     starts, sampler = [], make("rais", 13, 4, visits=40)
 
     def spy(*args, **settings):
-        starts.append((args[-1], (sampler.c, sampler.d)))
+        starts.append((args[-1], sampler.d))
         return uncertainty.learn(*args, **settings)
 
     monkeypatch.setattr(rais, "learn", spy)
     play(sampler, 13)
     assert starts[0][0] is None and len(starts) == 9
-    assert all(start[0] is last[0] and start[1] is last[1] for start, last in starts[1:])
+    assert all(start is last for start, last in starts[1:])
 
 
 def test_norms_that_require_gradients_leave_no_graph(make):

@@ -108,7 +108,7 @@ def test_no_sweep_increases_the_sum(seed, monkeypatch):
     result, values = solve(problem, max_sweeps=1), []
     for _ in range(60):
         values.append(objective(problem, result))
-        result = solve(problem, (result.c, result.d / math.sqrt(values[-1])), max_sweeps=1)
+        result = solve(problem, result.d / math.sqrt(values[-1]), max_sweeps=1)
     assert all(after <= before * (1 + 1e-12) for before, after in zip(values, values[1:], strict=False))
     assert values[-1] < values[0] * 0.999
 
@@ -117,7 +117,7 @@ def test_a_warm_start_needs_fewer_sweeps():
     problem, later = make_problem(0, visits=2000), make_problem(0, visits=2000)
     later.v = later.v * np.random.default_rng(9).uniform(0.97, 1.03, size=len(later.v))
     first = solve(problem)
-    warm, cold = (solve(later, start, tolerance=1e-2) for start in ((first.c, first.d), None))
+    warm, cold = (solve(later, start, tolerance=1e-2) for start in (first.d, None))
     assert warm.gap <= 1e-2 and cold.gap <= 1e-2
     assert warm.sweeps <= cold.sweeps / 2
     assert objective(later, warm) == pytest.approx(objective(later, cold), rel=1e-2)
@@ -129,7 +129,7 @@ def test_a_start_without_any_use_for_the_data_is_no_trap():
     q = problem.S.shape[1]
     only_constant = torch.zeros(q, dtype=torch.float64)
     only_constant[-1] = 1.0
-    result = solve(problem, (only_constant, only_constant), **TIGHT)
+    result = solve(problem, only_constant, **TIGHT)
     assert objective(problem, result) == pytest.approx(objective(problem, solve(problem, **TIGHT)), rel=1e-6)
 
 

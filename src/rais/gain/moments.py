@@ -15,11 +15,9 @@ are not finite leaves them as they were, without anyone waiting to find out.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -95,13 +93,6 @@ class RunningMean(Stateful):
 
     def update(self, value: Tensor) -> None:
         """Take in `value` (size,)."""
-        if value.device.type == "cpu":  # The same in NumPy, whose small operations cost a third of torch's.
-            old = self.sums.numpy()
-            new = np.ones(old.shape[-1])
-            new[:-1] = value.detach().numpy()
-            if all(map(math.isfinite, new.tolist())):
-                self.sums = torch.from_numpy(old + self.rates.numpy() * (new - old))
-            return
         value = torch.cat([value, self.one])
         rates = self.rates * torch.isfinite(value.sum())  # 0 where it is not: lerp then leaves everything
         self.sums = torch.lerp(self.sums, value.nan_to_num(0.0, 0.0, 0.0), rates)
@@ -114,11 +105,6 @@ def minibatch_moments(batch: Minibatch) -> Float64[Tensor, " 2"]:
     that an average over minibatches is not one of the past alone.
     """
     assert batch.draw.mean_norm is not None  # nothing is averaged before there is one
-    if batch.norm.device.type == "cpu":
-        with np.errstate(all="ignore"):  # what is not finite is left out when it is averaged
-            v_cpu = batch.norm.detach().to(torch.float64).numpy() / float(batch.draw.mean_norm)
-            weighted = batch.draw.weight.to(torch.float64).numpy() * v_cpu
-            return torch.from_numpy(np.array([weighted @ v_cpu, weighted @ weighted]) / len(v_cpu))
     v = batch.norm.to(torch.float64) / batch.draw.mean_norm
     both = torch.stack([v, batch.draw.weight * v])
     # (v, weight v) times weight v: mean_j weight_j v_j² for uniform draws, mean_j (weight_j v_j)² for p

@@ -30,6 +30,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 from torch import Tensor
 
+from rais import compiled
+from rais.gain import loops
 from rais.gain.moments import Minibatch, RunningMean, minibatch_moments
 from rais.gain.phi import Phi
 from rais.gain.state import Stateful
@@ -114,9 +116,6 @@ class Adaptive(Stateful):
     def rhos(self) -> Tensor:
         """ρ by the slow and by the fast average, (2,) float64; 1 where nothing is known, or all norms are 0."""
         sums = self.moments.sums  # their quotient needs no correction for bias
-        if sums.device.type == "cpu":
-            quotients = [first / second if second > 0 else 1.0 for first, second, _ in sums.tolist()]
-            return torch.tensor(quotients, dtype=torch.float64)
         uniform_one, sampled_one, _ = sums.unbind(1)
         return (uniform_one / sampled_one).nan_to_num(nan=1.0)
 
@@ -137,9 +136,14 @@ class Adaptive(Stateful):
             )
         if batch.draw.mean_norm is None:
             return self.one
-        self.moments.update(minibatch_moments(batch))
         self.phi.update(batch)
         phi = self.phi.value
+        if compiled.serves(self.moments.sums.device):
+            tensors = (batch.norm, batch.draw.weight, self.moments.rates, self.moments.sums)
+            norm, weight, *averages = map(compiled.array, tensors)
+            rho = loops.average(norm, weight, float(batch.draw.mean_norm), *averages)
+            return torch.full((), 1.0 + phi.item() * (rho - 1.0), dtype=torch.float64)
+        self.moments.update(minibatch_moments(batch))
         return self.one + phi * (self.rho - self.one)  # r = 1 + φ(ρ − 1)
 
     def diagnostics(self) -> dict[str, float]:

@@ -18,15 +18,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from rais import compiled
+from rais.gradnorm import loops
+
 if TYPE_CHECKING:
     from jaxtyping import Float, Int64
-
-IN_NUMPY = (torch.float32, torch.float64)
-SMALL = 16_384  # logits of a minibatch, below which NumPy is faster than torch
 
 
 def softmax_cross_entropy_norm(
@@ -68,11 +67,12 @@ def softmax_cross_entropy_norm(
     cancellation [derived, docs/derivations.md: loss-layer norm].
     """
     _check(logits, target, weight, label_smoothing, ignore_index)
+    if target.dim() == 1 and weight is None and label_smoothing == 0 and compiled.serves(logits.device):
+        norms, wrong = loops.label_norms(compiled.array(logits), target.numpy(), ignore_index)
+        if wrong:
+            raise _wrong_labels(target[target != ignore_index], logits, ignore_index)
+        return torch.from_numpy(norms)
     dtype = torch.promote_types(logits.dtype, torch.float32)
-    is_plain = target.dim() == 1 and weight is None and label_smoothing == 0
-    if is_plain and logits.device.type == "cpu" and logits.numel() <= SMALL and logits.dtype in IN_NUMPY:
-        with np.errstate(all="ignore"):  # logits that are not finite give norms that are not
-            return _plain_norm(logits.detach().numpy(), target.numpy(), ignore_index).to(dtype)
     # In float64 no square of a float32 probability vanishes.
     p = torch.softmax(logits.detach(), 1, dtype=torch.float64)
     if target.dim() == 2:
@@ -89,31 +89,15 @@ def softmax_cross_entropy_norm(
     except (RuntimeError, IndexError) as error:
         if target.device.type != "cpu":
             raise
-        low, high = (extreme.item() for extreme in index.aminmax())
-        raise ValueError(
-            f"labels from {low} to {high}: they must be in [0, {logits.shape[1]}), or ignore_index={ignore_index}"
-        ) from error
+        raise _wrong_labels(index, logits, ignore_index) from error
     return norm.masked_fill_(ignored, 0).to(dtype)
 
 
-def _plain_norm(logits: np.ndarray, target: np.ndarray, ignore_index: int) -> Tensor:
-    """The same for labels alone, in NumPy: on a small minibatch its operations cost a third of torch's."""
-    z = logits.astype(np.float64)
-    z -= z.max(1, keepdims=True)
-    p = np.exp(z, out=z)
-    p /= p.sum(1, keepdims=True)
-    rows = np.arange(len(p))
-    ignored = target == ignore_index if 0 <= ignore_index or target.min(initial=0) < 0 else None
-    if ignored is not None:
-        p[ignored] = 0.0
-        rows, target = rows[~ignored], target[~ignored]
-    if target.min(initial=0) < 0 or target.max(initial=0) >= p.shape[1]:
-        raise ValueError(
-            f"labels from {target.min()} to {target.max()}: they must be in [0, {p.shape[1]}), or "
-            f"ignore_index={ignore_index}"
-        )
-    p[rows, target] = 0.0
-    return torch.from_numpy(np.sqrt(np.einsum("ij,ij->i", p, p) + p.sum(1) ** 2))
+def _wrong_labels(target: Tensor, logits: Tensor, ignore_index: int) -> ValueError:
+    low, high = (extreme.item() for extreme in target.aminmax())
+    return ValueError(
+        f"labels from {low} to {high}: they must be in [0, {logits.shape[1]}), or ignore_index={ignore_index}"
+    )
 
 
 def _norm_of_probabilities(p: Tensor, t: Tensor, weight: Tensor | None, label_smoothing: float) -> Tensor:
@@ -137,16 +121,16 @@ def _sum_of_others(x: Tensor) -> Tensor:
 
 
 def _check(logits: Tensor, target: Tensor, weight: Tensor | None, label_smoothing: float, ignore_index: int) -> None:
-    shapes = f"got logits {tuple(logits.shape)} and target {tuple(target.shape)}"
     if logits.dim() != 2 or target.shape not in (logits.shape[:1], logits.shape):
         raise ValueError(
-            f"logits must have shape (b, C) and target (b,) or (b, C), {shapes}; one example gets a batch dimension "
-            "by x[None], for other shapes use output_norm(losses, logits) with one loss per example"
+            f"logits must have shape (b, C) and target (b,) or (b, C), {_shapes(logits, target)}; one "
+            "example gets a batch dimension by x[None], for other shapes use output_norm(losses, logits) with one loss "
+            "per example"
         )
     if logits.shape[1] < 2:
         raise ValueError(
-            f"a softmax over one class is constant, {shapes}; for binary_cross_entropy_with_logits or a regression "
-            "use output_norm(losses, logits)"
+            f"a softmax over one class is constant, {_shapes(logits, target)}; for "
+            "binary_cross_entropy_with_logits or a regression use output_norm(losses, logits)"
         )
     if not logits.is_floating_point() or (target.dim() == 1 and target.dtype != torch.int64):
         raise TypeError(
@@ -167,3 +151,7 @@ def _check(logits: Tensor, target: Tensor, weight: Tensor | None, label_smoothin
         )
     if not 0 <= label_smoothing <= 1:
         raise ValueError(f"label_smoothing={label_smoothing} is out of range: it must be in [0, 1]")
+
+
+def _shapes(logits: Tensor, target: Tensor) -> str:
+    return f"got logits {tuple(logits.shape)} and target {tuple(target.shape)}"

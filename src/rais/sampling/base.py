@@ -21,7 +21,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rais import rng
+from rais import compiled, rng
+from rais.sampling import loops
 from rais.sampling.draw import Draw
 from rais.sampling.tickets import COLUMNS, DTYPES, Tickets
 
@@ -75,9 +76,9 @@ class Sampler(ABC):
                 before or never handed out.
             NonFiniteNorm: a NaN or infinite norm.
         """
-        check_observation(draw, norm, self.n)
+        norm = checked(draw, norm, self.n)
         if self.needs_norms:
-            self._learn(*self.tickets.redeem(draw), norm.detach().to(torch.float32, copy=True))
+            self._learn(*self.tickets.redeem(draw), norm)
             if draw.ticket not in self.tickets.held:
                 self._settle()
 
@@ -222,8 +223,9 @@ class Sampler(ABC):
         """Take over what `smaller`, a sampler of this class, knows of the first examples, and everything else of it."""
 
 
-def check_observation(draw: Draw, norm: Tensor, n: int) -> None:
-    """Refuse an observation that would corrupt a sampler's memory; see `Sampler.observe` for the errors.
+def checked(draw: Draw, norm: Tensor, n: int) -> Tensor:
+    """A copy of `norm` in float32. Refuses an observation that would corrupt a sampler's memory; see `Sampler.observe`
+    for the errors.
 
     The indices of a draw with a ticket are not looked at: those that count are the sampler's own.
     Values are looked at on the CPU only: on an accelerator that would stop the queue at every step, and a bad norm
@@ -234,14 +236,19 @@ def check_observation(draw: Draw, norm: Tensor, n: int) -> None:
             f"norm has shape {tuple(norm.shape)}, the draw has {tuple(draw.index.shape)}: one norm for each drawn "
             "example is needed"
         )
-    if norm.is_cuda:
-        return
+    if norm.device.type != "cpu":
+        return norm.detach().to(torch.float32, copy=True)
     if draw.ticket is None:
         low, high = (x.item() for x in draw.index.aminmax())
         if low < 0 or high >= n:
             outside = low if low < 0 else high
             raise ValueError(f"example index {outside} is outside 0 … {n - 1}: was the draw made by another sampler?")
-    low, high = (x.item() for x in norm.aminmax())
+    if compiled.serves(norm.device):
+        copied, low, high = loops.copied(compiled.array(norm))
+        copy = torch.from_numpy(copied)
+    else:
+        copy = norm.detach().to(torch.float32, copy=True)
+        low, high = (x.item() for x in norm.aminmax())
     if not (low > float("-inf") and high < float("inf")):
         raise NonFiniteNorm("a gradient norm is NaN or infinite: training has diverged; lower the learning rate")
     if high > LARGEST_NORM:
@@ -251,6 +258,7 @@ def check_observation(draw: Draw, norm: Tensor, n: int) -> None:
         )
     if low < 0:
         raise ValueError(f"a gradient norm is {low:g}: norms are never negative; pass ‖∇f_i‖, not a loss or a gradient")
+    return copy
 
 
 def _check_columns(state: dict[str, Any], n: int) -> None:
@@ -283,6 +291,9 @@ def mean_of_repeats(index: Tensor, value: Tensor) -> tuple[Tensor, Tensor, Tenso
 
     Sums of float32 values in float64 are exact over 29 binary orders of magnitude, so that their order does not matter.
     """
+    if compiled.serves(index.device):
+        found = loops.mean_of_repeats(index.numpy(), value.numpy())
+        return torch.from_numpy(found[0]), torch.from_numpy(found[1]), torch.from_numpy(found[2])
     distinct, where = index.unique(return_inverse=True)
     both = torch.stack([value.to(torch.float64), torch.ones_like(value, dtype=torch.float64)])
     total, count = both.new_zeros(2, len(distinct)).index_add_(1, where, both)

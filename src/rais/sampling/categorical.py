@@ -22,6 +22,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from rais import compiled
+from rais.sampling import loops
+
 BRANCH = 64
 TOP = BRANCH * BRANCH
 
@@ -79,7 +82,11 @@ class Categorical:
     def set(self, index: Tensor, weight: Tensor) -> None:
         """Replace the weights of the examples `index` (k,), all distinct, by `weight` (k,), non-negative and
         finite (not checked). O(k)."""
-        self.table.index_copy_(0, index, weight.to(self.table.dtype))
+        weight = weight.to(self.table.dtype)
+        if compiled.serves(self.table.device):
+            loops.set_weights(*map(compiled.array, (self.table, self.blocks, self.tops, index, weight)))
+            return
+        self.table.index_copy_(0, index, weight)
         block = index // BRANCH
         sums = self.table.view(-1, BRANCH).index_select(0, block).sum(1, dtype=torch.float64)
         self.blocks.index_copy_(0, block, sums)
@@ -89,6 +96,9 @@ class Categorical:
     def sample(self, m: int, generator: torch.Generator) -> Tensor:
         """m independent categories (m,) int64. O(m + n/4096)."""
         u = torch.rand(3, m, 1, dtype=torch.float64, device=self.table.device, generator=generator)
+        if compiled.serves(self.table.device):
+            tables = map(compiled.array, (u[:, :, 0], self.tops, self.blocks, self.table))
+            return torch.from_numpy(loops.sample(self.n, *tables))
         cumulative = self.tops.cumsum(0)
         # The clamps act only where a weight is NaN: an index out of range would leave an accelerator unusable.
         chosen = torch.searchsorted(cumulative, u[0, :, 0] * cumulative[-1], right=True).clamp_max_(len(cumulative) - 1)

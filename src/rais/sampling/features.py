@@ -22,6 +22,9 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from rais import compiled
+from rais.sampling import loops
+
 WINDOWS = (1, 2, 4, 8, 16)
 SPREAD_WINDOWS = (4, 8, 16)
 NAMES = (
@@ -84,6 +87,12 @@ class Features:
 
         Returns the features (k, q) before and after it. O(k q).
         """
+        if compiled.serves(self.past.device):
+            before, after = torch.empty(2, self.q, len(index))
+            tensors = (self.past, self.count, self.fixed[:, 0], self.columns, index, norm.to(self.past.dtype))
+            results = (self.total, self.next_total, before, after)
+            loops.visit(self.position, *map(compiled.array, (*tensors, *results)))
+            return before.T, after.T
         past, count = self.past.index_select(0, index), self.count.index_select(0, index)
         newer = torch.cat([norm.to(past.dtype)[:, None], past[:, :-1]], dim=1)
         more = (count + 1).clamp_max_(WINDOWS[-1])

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rais.sampling.base import Sampler, check_observation
+from rais.sampling.base import Sampler, checked
 from rais.sampling.categorical import Categorical
 from rais.sampling.draw import Draw
 
@@ -64,7 +64,7 @@ class Oracle(Sampler):
 
     def draw(self) -> Draw:
         self.norms, self.full_gradient_sq = self.measure()
-        check_observation(Draw(torch.arange(self.n, device=self.device), self.norms), self.norms, self.n)
+        checked(Draw(torch.arange(self.n, device=self.device), self.norms), self.norms, self.n)
         self.exact.set_all(self.norms if self.norms.any() else torch.ones_like(self.norms))
         index = self.exact.sample(self.m, self.generator)
         return self._hand_out(index, self.weight(index).to(torch.float32), mean_norm=self.exact.mean())

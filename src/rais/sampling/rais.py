@@ -167,23 +167,23 @@ class RAIS(Sampler):
 
         The others keep the v_i of an earlier set until their turn comes, and weights that fit what they have. Costs
         O(|D| q²) a sweep of (PT), whatever n is; the first solve goes through all n. Minibatches that were drawn ahead
-        from the old distribution and not yet handed out are dropped.
+        from the old distribution and not yet handed out are dropped; evenly spaced ones are visits that are due, and
+        are still handed out, with the weights they were drawn with.
         """
-        self.c, self.d, *_ = self.learn_set((self.c, self.d) if self.has_learned else None)
+        self.c, self.d, *_ = self.learn_set(self.d if self.has_learned else None)
         self.k = inverse_radius(self.features.mean, self.d)
         robust, turn = self.robust, TURN
         if robust is None:
             robust, turn = self._new_robust(), self.n
             self.robust, self.uniform = robust, None
-        dropped = self.round.drop()
+        if self.draws == "independent":
+            self.round.drop()
         for first, features in self.features.turn(turn):
             robust.set_from(first, robust_norms(features, self.c, self.d, self.k))
-        if dropped is not None:
-            robust.dropped(dropped)
         self.solve_at = self.visited + self.between_solves
 
-    def learn_set(self, start: tuple[Tensor, Tensor] | None) -> UncertaintySet:
-        """(PT) for the visits in D and one more, from c and d of the last set where there is one."""
+    def learn_set(self, start: Tensor | None) -> UncertaintySet:
+        """(PT) for the visits in D and one more, from d of the last set where there is one."""
         constant = self.features.names.index("constant")
         return learn(*self.recent.contents(), self.features.mean, start, constant=constant)
 
@@ -235,6 +235,7 @@ class RAIS(Sampler):
             "added": self.recent.added,
             "position": self.features.position,
             "order": torch.empty(0, dtype=torch.int32) if self.uniform is None else self.uniform.order.clone(),
+            "owed": self.robust.owed if isinstance(self.robust, Spaced) else torch.empty(0, dtype=torch.int64),
             **self.round.state(),
         }
 
@@ -246,6 +247,8 @@ class RAIS(Sampler):
         if state["has_learned"]:
             self.robust = self._new_robust()
             self.robust.adopt(tables)
+            if isinstance(self.robust, Spaced):
+                self.robust.owed = state["owed"].to(self.device, copy=True)
         else:
             self.uniform = Uniform(self.n, self.m, generator=self.generator)
             self.uniform.order = state["order"].to(self.device, copy=True)

@@ -13,6 +13,7 @@ small model's step. What is drawn ahead keeps the weights of the p that it was d
 
 from __future__ import annotations
 
+from itertools import repeat
 from typing import Any
 
 import torch
@@ -28,47 +29,45 @@ class Round:
 
     def __init__(self, m: int) -> None:
         self.m = m
-        self.ahead: Columns = ()
+        self.ahead: list[Columns] = []
         self.mean_norm: float | Tensor | None = None
         self.seen: list[Columns] = []
         self.waiting = 0
 
-    def start(self, drawn: Columns, mean_norm: float | Tensor) -> None:
-        self.ahead, self.mean_norm = drawn, mean_norm
+    def start(self, drawn: Columns, mean_norm: float | Tensor | None) -> None:
+        columns = [repeat(None) if x is None else x.split(self.m) for x in drawn]
+        self.ahead, self.mean_norm = list(zip(*columns, strict=False)), mean_norm
 
     def next(self) -> Columns:
         """The next minibatch; there must be one ahead."""
-        first = tuple(None if x is None else x[: self.m] for x in self.ahead)
-        rest: Columns = tuple(None if x is None else x[self.m :] for x in self.ahead)
-        self.ahead = rest if len(rest[0]) else ()
-        return first
+        return self.ahead.pop(0)
 
-    def drop(self) -> Tensor | None:
-        """Give up the minibatches drawn ahead; returns their examples, None where there were none."""
-        dropped, self.ahead = self.ahead, ()
-        return dropped[0] if dropped else None
+    def drop(self) -> None:
+        """Give up the minibatches drawn ahead."""
+        self.ahead, self.mean_norm = [], None
 
     def add(self, *visits: Any) -> None:
         self.seen.append(visits)
         self.waiting += len(visits[0])
 
     def state(self) -> dict[str, Any]:
-        ahead = stacked([self.ahead] if self.ahead else [])
+        ahead = stacked(self.ahead)
         seen = stacked(self.seen, width=4)
         return {
-            **{f"ahead_{name}": x.clone() for name, x in zip(COLUMNS, ahead, strict=False)},
+            **{f"ahead_{name}": x for name, x in zip(COLUMNS, ahead, strict=False)},
             **{f"seen_{name}": x for name, x in zip(COLUMNS, seen, strict=True)},
             "ahead_mean_norm": None if self.mean_norm is None else float(self.mean_norm),
         }
 
     def load(self, state: dict[str, Any], device: torch.device) -> None:
-        self.ahead = unpacked(state, "ahead", 3, device)
-        seen = unpacked(state, "seen", 4, device)
-        self.seen, self.waiting = ([seen], len(seen[0])) if seen else ([], 0)
         mean_norm = state["ahead_mean_norm"]
         if mean_norm is not None and device.type != "cpu":
             mean_norm = torch.tensor(mean_norm, dtype=torch.float64, device=device)
-        self.mean_norm = mean_norm
+        self.drop()
+        if ahead := unpacked(state, "ahead", 3, device):
+            self.start(ahead, mean_norm)
+        seen = unpacked(state, "seen", 4, device)
+        self.seen, self.waiting = ([seen], len(seen[0])) if seen else ([], 0)
 
     def take(self) -> Columns:
         """All visits that were waiting, as one."""

@@ -108,3 +108,16 @@ class Smoothed(Sampler):
     def _adopt(self, state: dict[str, Any], tables: dict[str, Tensor]) -> None:
         self.visited = state["visited"]
         self.first_epoch.order = state["order"].to(self.device, copy=True)
+
+    def _of_size(self, n: int) -> Smoothed:
+        return Smoothed(n, self.m, delta=self.delta, generator=torch.Generator(self.device))
+
+    def _extend(self, smaller: Any) -> None:
+        """A new example has the mean of the norms known so far, or comes within the first pass while that lasts."""
+        self.visited, self.tickets = smaller.visited, smaller.tickets
+        self.generator.set_state(smaller.generator.get_state())
+        if smaller.knows_every_example:
+            self.visited = self.n
+        mean = torch.as_tensor(smaller.estimates.mean(), dtype=torch.float32, device=self.device)
+        self.estimates.extend(smaller.estimates, mean[None])
+        self.first_epoch.take_over(smaller.first_epoch.order, smaller.n)

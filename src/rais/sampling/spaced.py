@@ -11,11 +11,12 @@ but not at each step given the past.
 | when example i is drawn next                                       | due     | (n,)  | 1/v, float64      |
 | when the last draw was                                             | now     | ()    | 1/v, float64      |
 | the examples due before `horizon`, ascending; None: not known      | near    | (k,)  | int64             |
+| the examples of draws that will not be used, to be drawn first     | owed    | (k,)  | int64             |
 | U, new for each wait                                               |         |       | 1, mean 1         |
 
 An example drawn at time s is due next at s + U/v_i, U uniform in [0.5, 1.5]; when v_i changes, what is left of its wait
-is scaled by old/new; an example whose draw was dropped is due at once.  [ours] With U exponential these would be
-independent draws; with U = 1 and equal v a fixed cycle. Operating systems call that stride scheduling.
+is scaled by old/new; a visit that was dropped is made up for in the next draw.  [ours] With U exponential these would
+be independent draws; with U = 1 and equal v a fixed cycle. Operating systems call that stride scheduling.
 """
 
 from __future__ import annotations
@@ -50,6 +51,7 @@ class Spaced(Categorical):
         self.now = torch.zeros((), dtype=torch.float64, device=device)
         self.horizon = torch.zeros((), dtype=torch.float64, device=device)
         self.near: Tensor | None = None
+        self.owed = torch.empty(0, dtype=torch.int64, device=device)
         self.spread = SPREAD
 
     def tables(self) -> dict[str, Tensor]:
@@ -62,6 +64,7 @@ class Spaced(Categorical):
     def extend(self, smaller: Any, weight: Tensor) -> None:
         super().extend(smaller, weight)
         self.due[: smaller.n], self.now, self.horizon = smaller.due, smaller.now, smaller.horizon
+        self.owed = smaller.owed
 
     def set_from(self, start: int, weight: Tensor) -> None:
         own = slice(start, start + len(weight))
@@ -75,26 +78,30 @@ class Spaced(Categorical):
         due = self._rescaled(self.due.index_select(0, index), self.table.index_select(0, index), weight)
         self.due.index_copy_(0, index, due)
         super().set(index, weight)
-        self._maybe_near(index)
+        if self.near is not None:
+            self.near = torch.cat([self.near, index]).unique()
 
     def _rescaled(self, due: Tensor, old: Tensor, new: Tensor) -> Tensor:
         """Due times when v changes from `old` to `new`: what is left of each wait is scaled."""
         return self.now + (due - self.now) * (old.to(torch.float64) / new)
 
     def dropped(self, index: Tensor) -> None:
-        """The examples `index` (k,) were drawn, and the draw will not be used: they are due at once."""
-        self.due[index] = self.now
-        self._maybe_near(index.unique())
-
-    def _maybe_near(self, index: Tensor) -> None:
-        if self.near is not None:
-            self.near = torch.cat([self.near, index]).unique()
+        """The visits `index` (k,) were drawn and will not be made: they come first in the next draw, each of them."""
+        self.owed = torch.cat([self.owed, index])
 
     def sample(self, m: int, generator: torch.Generator) -> Tensor:
         """The m visits that are due first, (m,) int64 in random order; an example of large v may come more than once.
 
-        O(m) amortised: candidates are collected from all n examples for many draws to come.
+        Costs O(m + n/16): candidates are collected from all n examples for many draws to come, and looked through at
+        each.
         """
+        owed, self.owed = self.owed[:m], self.owed[m:]
+        index = torch.cat([owed, self._due_next(m - len(owed), generator)])
+        return index[torch.randperm(m, generator=generator, device=index.device)]
+
+    def _due_next(self, m: int, generator: torch.Generator) -> Tensor:
+        if m == 0:
+            return self.owed.new_empty(0)
         self._give_phases(generator)
         while True:
             index, time = self._first_due(m, generator)
@@ -105,7 +112,7 @@ class Spaced(Categorical):
         self.due.index_fill_(0, index[:m], torch.inf)
         self.due.scatter_reduce_(0, index[m:], time[m:], "amin")
         self.now.copy_(time[m - 1])
-        return index[:m][torch.randperm(m, generator=generator, device=index.device)]
+        return index[:m]
 
     def _first_due(self, m: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Examples and times of visits, by time: the first m, each of the next visit after one of these, some more."""

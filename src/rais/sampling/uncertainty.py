@@ -52,7 +52,7 @@ def learn(
     norms: Tensor,
     weights: Tensor,
     mean_features: Tensor,
-    start: tuple[Tensor, Tensor] | None = None,
+    start: Tensor | None = None,
     *,
     constant: int | None = None,
     tolerance: float = TOLERANCE,
@@ -62,10 +62,10 @@ def learn(
 
     Neither half of a sweep ever increases A + B [derived, docs/derivations.md: update of d]. It stops when
     the certified relative gap is at most `tolerance`, or after `max_sweeps`. A sweep costs O(|D| q²), in the precision
-    of `features`; a warm `start` (c, d) makes a handful of them enough. With `constant`, the column of the constant
-    feature, one more visit is added than was made: a surprise as large as the largest norm, of which the features knew
-    nothing. Then every robust norm is at least max v/√(|D|+1) at the optimum [derived, docs/derivations.md: floor].
-    The result is equivariant under scaling of the norms. If the features predict the norms exactly, d is 10⁻¹² in units
+    of `features`; a warm `start`, d of a set before, makes a handful of them enough. With `constant`, the column of the
+    constant feature, one more visit is added than was made: a surprise as large as the largest norm, of which the
+    features knew nothing. Then every robust norm is at least max v/√(|D|+1) at the optimum
+    [derived, docs/derivations.md: floor]. The result is equivariant under scaling of the norms. If the features predict the norms exactly, d is 10⁻¹² in units
     of the mean and the constraint is not tight.
 
     Raises:
@@ -79,9 +79,9 @@ def learn(
     a = (mean_s > 0).astype(np.float64)
     S, v, weight = _visits_in_units(S, v, weight, unit, constant)
     seen = S.any(1)  # a feature that was 0 at all visits has no best c: rounding would choose one
-    c, d = (a / a.sum(), a / a.sum()) if start is None else _start_in_units(start, unit, a)
+    d = a / a.sum() if start is None else _start_in_units(start, unit, a)
 
-    gap, sweep = np.inf, 0
+    c, gap, sweep = np.zeros_like(a), np.inf, 0
     while gap > tolerance and sweep < max_sweeps:
         radius = _dot(d, S)
         c = np.where(seen, _best_c(S, v, weight / radius), 0.0)
@@ -89,7 +89,7 @@ def learn(
         # 1/x is convex, so 1/⟨d',s⟩ ≤ Σ_k d_k² s_k/d'_k / ⟨d,s⟩², with equality at d' = d. Hence B(c,d') ≤ Σ_k d_k²
         # pull_k/d'_k, which with A is least at d'_k = d_k √(pull_k/a_k): there A + B cannot be larger than at d. As
         # pull = −∂B/∂d, it also tells how far from the optimum d is.
-        pull = S @ (excess / radius**2) / len(v)
+        pull = _times(S, excess / radius**2) / len(v)
         gap = _certified_gap(a, d, pull, (excess / radius).mean())
         d = np.maximum(d * np.sqrt(pull), SMALLEST) * a  # a_k = 1 in units of the mean
         sweep += 1
@@ -125,10 +125,10 @@ def _visits_in_units(
     return scaled, norms, weights
 
 
-def _start_in_units(start: tuple[Tensor, Tensor], unit: Unit, a: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    c = start[0].cpu().numpy() * unit.feature / unit.norm * a
-    d = start[1].cpu().numpy() * unit.feature / unit.norm**2 * a
-    return c, np.maximum(d, LIFT * d.sum() / a.sum()) * a
+def _start_in_units(start: Tensor, unit: Unit, a: np.ndarray) -> np.ndarray:
+    d = start.cpu().numpy() * unit.feature / unit.norm**2 * a
+    lifted: np.ndarray = np.maximum(d, LIFT * d.sum() / a.sum()) * a
+    return lifted
 
 
 def _out_of_units(c: np.ndarray, d: np.ndarray, unit: Unit) -> tuple[np.ndarray, np.ndarray]:
@@ -137,16 +137,22 @@ def _out_of_units(c: np.ndarray, d: np.ndarray, unit: Unit) -> tuple[np.ndarray,
 
 def _dot(x: np.ndarray, S: np.ndarray) -> np.ndarray:
     """⟨x,s_j⟩ (N,) in the precision of S (q, N)."""
-    product: np.ndarray = x.astype(S.dtype) @ S
+    return _times(S.T, x.astype(S.dtype))
+
+
+def _times(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """a @ b, by torch: the threads of NumPy's own would wait for work, busily, beside those of the model."""
+    product: np.ndarray = torch.mv(torch.from_numpy(a), torch.from_numpy(b)).numpy()
     return product
 
 
 def _best_c(S: np.ndarray, v: np.ndarray, precision: np.ndarray) -> np.ndarray:
     """arg min_{c≥0} Σ_j precision_j (⟨c,s_j⟩ − v_j)², through the q×q normal equations."""
     weighted = S * precision
-    eigenvalue, Q = np.linalg.eigh((weighted @ S.T).astype(np.float64))
+    gram = torch.mm(torch.from_numpy(weighted), torch.from_numpy(S).T).numpy()
+    eigenvalue, Q = np.linalg.eigh(gram.astype(np.float64))
     root = np.sqrt(np.maximum(eigenvalue, 50 * np.finfo(S.dtype).eps * eigenvalue[-1]))
-    best: np.ndarray = nnls(root[:, None] * Q.T, (Q.T @ (weighted @ v)) / root)[0]
+    best: np.ndarray = nnls(root[:, None] * Q.T, (Q.T @ _times(weighted, v)) / root)[0]
     return best
 
 
@@ -177,5 +183,5 @@ def _check(S: np.ndarray, v: np.ndarray, weight: np.ndarray, mean_s: np.ndarray)
             )
         if low < 0:
             raise ValueError(f"(PT) got {name} that are negative")
-    if not (S @ (mean_s > 0).astype(S.dtype) > 0).all():
+    if not (_times(S, (mean_s > 0).astype(S.dtype)) > 0).all():
         raise ValueError("(PT) got a visit with no positive feature: include the constant")

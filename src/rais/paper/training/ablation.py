@@ -16,13 +16,13 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from rais.gain import Adaptive, Minibatch
+from rais.gain import Adaptive, Minibatch, Phi, RunningMean
 from rais.sampling import RAIS, Draw
 from rais.sampling.uncertainty import UncertaintySet, learn
 
 
 class WithoutExtraVisit(RAIS):
-    def learn_set(self, start: tuple[Tensor, Tensor] | None) -> UncertaintySet:
+    def learn_set(self, start: Tensor | None) -> UncertaintySet:
         return learn(*self.recent.contents(), self.features.mean, start)
 
 
@@ -47,9 +47,11 @@ class WithoutStart(Adaptive):
 
 
 class WithoutFastAverage(Adaptive):
-    @property
-    def rho(self) -> Tensor:
-        return self.rhos[0]
+    """Both averages are the slow one."""
+
+    def __init__(self, phi: Phi, *, alpha: float = 0.01) -> None:
+        super().__init__(phi, alpha=alpha)
+        self.moments = RunningMean(2, (alpha, alpha), device=phi.device)
 
 
 def _in_unit(batch: Minibatch, unit: float | Tensor) -> Minibatch:

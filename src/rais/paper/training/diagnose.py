@@ -100,7 +100,7 @@ def hindsight_norms(sampler: RAIS, norms: Tensor) -> Tensor:
     a sweep."""
     features = sampler.features.of(torch.arange(sampler.n, device=norms.device))
     mean = features.mean(0, dtype=torch.float64)
-    start = (sampler.c, sampler.d) if sampler.has_learned else None
+    start = sampler.d if sampler.has_learned else None
     constant = sampler.features.names.index("constant")
     weights = torch.ones_like(features[:, 0])
     c, d, *_ = learn(features, norms.to(features.dtype), weights, mean, start, constant=constant)
