@@ -22,7 +22,7 @@ def main(mnist: bool, epochs: float, uniform: bool) -> float:
     sampler = rais.Uniform(n, m, seed=0) if uniform else rais.RAIS(n, m, seed=0)
 
     engine = rais.Engine(optimizer, sampler, scheduler=common.schedule)
-    show_at = n / m
+    show_at, loss = n / m, float("nan")
     while engine.t < epochs * n / m:  # t̂, in iterations of plain SGD
         draw = engine.draw()
         out = model(x[draw.index])

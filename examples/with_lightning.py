@@ -18,19 +18,19 @@ import rais
 class Classifier(lightning.LightningModule):
     automatic_optimization = False
 
-    def __init__(self, network: nn.Module, loader: rais.Loader, budget: float) -> None:
+    def __init__(self, network: nn.Module, loader: rais.Loader, **settings) -> None:
         super().__init__()
-        self.network, self.loader, self.budget = network, loader, budget
+        self.network, self.loader, self.settings = network, loader, settings
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return torch.optim.SGD(self.parameters(), lr=0.1)
 
     def on_fit_start(self) -> None:
-        self.engine = rais.Engine(self.optimizers(), self.loader, scheduler=common.schedule, budget=self.budget)
+        self.engine = rais.Engine(self.optimizers(), self.loader, model=self.network, **self.settings)
 
     def training_step(self, batch: tuple) -> None:
         draw, (x, y) = batch
-        self.engine.weigh(draw)  # for models with batch normalisation: Lightning fetches batches ahead
+        self.engine.weigh(draw)  # its weights for batch normalisation: Lightning fetches batches ahead
         out = self.network(x)
         self.manual_backward(self.engine.loss(draw, cross_entropy(out, y, reduction="none"), out))
         self.engine.step()
@@ -42,7 +42,7 @@ def main(mnist: bool, epochs: float, uniform: bool) -> float:
     n, m = len(x), 32
     sampler = rais.Uniform(n, m, seed=0) if uniform else rais.RAIS(n, m, seed=0)
     loader = rais.Loader(TensorDataset(x, y), sampler)
-    model = Classifier(common.network(x.shape[-1]), loader, budget=epochs * n / m)
+    model = Classifier(common.network(x.shape[-1]), loader, scheduler=common.schedule, budget=epochs * n / m)
     quiet = {
         "logger": False,
         "enable_checkpointing": False,

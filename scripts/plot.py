@@ -17,7 +17,7 @@ import pandas as pd
 
 from rais.paper import figures
 from rais.paper.analysis import readme
-from rais.paper.analysis.speedup import speedup_table, speedup_text
+from rais.paper.analysis.speedup import at_target, speedup_table, speedup_text
 from rais.paper.records.layout import RecordError, run_folders
 from rais.paper.records.read import Records, load
 
@@ -75,7 +75,7 @@ def terminal_table(records: Records) -> str:
         {
             "task": table["task"],
             "arm": table["arm"],
-            "at target": table["reached"].astype(str) + " of " + table["n_seeds"].astype(str),
+            "at target": [at_target(row) for _, row in table.iterrows()],
             "speed-up, examples": ends["examples"],
             "speed-up, seconds": ends["seconds"],
             "final loss": table["final_train_loss"].map("{:.4f}".format),

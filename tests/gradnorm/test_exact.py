@@ -280,7 +280,7 @@ def test_every_way_to_change_an_output_in_place(shape: tuple[int, ...]) -> None:
     torch.testing.assert_close(exact_norms(model, squared_error, inputs, targets), expected, rtol=1e-10, atol=0)
 
 
-def test_weighted_losses_and_first() -> None:
+def test_weighted_losses() -> None:
     model = randomise(TwoConvolutions())
     inputs, targets = data((2, 11, 11))
     expected = norms_by_loop(model, squared_error, inputs, targets).square()
@@ -288,10 +288,6 @@ def test_weighted_losses_and_first() -> None:
     with PerExampleNorms(model, "mean") as norms:
         (weight * squared_error(model(inputs), targets)).mean().backward()
     torch.testing.assert_close(norms.squared(), weight.square() * expected, rtol=1e-10, atol=0)
-    for first in (1, 3, B, B + 4):
-        torch.testing.assert_close(
-            squares(model, inputs, targets, "mean", first=first), expected[:first], rtol=1e-10, atol=0
-        )
 
 
 def test_a_training_step_is_the_same_with_norms() -> None:
@@ -495,8 +491,6 @@ def test_wrong_use() -> None:
     inputs, labels = torch.randn(6, 4), torch.randint(3, (6,))
     with pytest.raises(ValueError, match="'sum' or 'mean'"):
         PerExampleNorms(model, "none")  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="first must be at least 1"):
-        PerExampleNorms(model, "sum", first=0)
     with PerExampleNorms(model, "sum") as norms:
         losses = cross_entropy(model(inputs), labels)
     losses.sum().backward()

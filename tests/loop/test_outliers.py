@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from rais.loop.outliers import NoCap, OutlierCap
+from rais.loop.outliers import OutlierCap
 
 
 def lengths(*values: float) -> tuple[torch.Tensor, torch.Tensor]:
@@ -132,9 +132,3 @@ def test_a_state_of_another_limit_is_refused_with_both_values() -> None:
 def test_a_limit_that_would_act_on_ordinary_examples_is_refused(limit: float) -> None:
     with pytest.raises(ValueError, match="greater than 1"):
         OutlierCap(limit)
-
-
-def test_without_protection_weights_are_what_they_were() -> None:
-    weight = torch.rand(4)
-    assert NoCap()(weight, None) is weight
-    assert NoCap().diagnostics() == {}

@@ -49,7 +49,7 @@ def test_everything_is_written_and_named(root, tmp_path, capsys):
     assert "left out, interrupted: " in printed and "oracle/seed0-oracle0" in printed
     table = pd.read_csv(tmp_path / "out/tables/speedup.csv")
     assert table["arm"].tolist() == ["uniform", "oracle", "rais"]
-    assert table["status"].tolist()[0] == "done"
+    assert table["status"].tolist()[0] == "the median run does not reach the target"
 
 
 def test_infinity_is_written_inf(run_writer, tmp_path):

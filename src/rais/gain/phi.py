@@ -29,6 +29,7 @@ from torch import Tensor
 
 from rais.gain.moments import Minibatch, RunningMean
 from rais.gain.state import Stateful
+from rais.gradnorm.per_example import wide
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Float64
@@ -254,12 +255,7 @@ def inner(a: Sequence[Tensor], b: Sequence[Tensor]) -> Tensor:
 
 
 def _flat(x: Tensor) -> Tensor:
-    return (x.to_dense() if x.is_sparse else x).flatten().to(widened(x))
-
-
-def widened(x: Tensor) -> torch.dtype:
-    """A dtype in which the squares of x do not overflow: float32 for half precision, else its own."""
-    return torch.promote_types(x.dtype, torch.float32)
+    return wide((x.to_dense() if x.is_sparse else x).flatten())
 
 
 def _trainable(parameters: Iterable[Tensor]) -> list[Tensor]:

@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 
 from rais.gain.moments import Minibatch, RunningMean, minibatch_moments
-from rais.gain.phi import MEMORY, Phi, inner, unit_of, widened
+from rais.gain.phi import MEMORY, Phi, inner, unit_of
 from rais.gradnorm import exact_norms
+from rais.gradnorm.per_example import wide
 
 
 class _FromGrad(Phi):
@@ -49,7 +50,7 @@ class Consecutive(_FromGrad):
 
     def _measure(self, batch: Minibatch) -> None:
         assert batch.draw.mean_norm is not None  # nothing is averaged before there is one
-        gradient = [g.to(widened(g)) / batch.scale for g in self._gradient()]
+        gradient = [wide(g) / batch.scale for g in self._gradient()]
         previous, self.previous = self.previous, gradient
         if previous:
             m = len(batch.draw.index)
@@ -72,7 +73,7 @@ class ExactScale(_FromGrad):
     φ = scale² E‖g_1‖²/(m E‖g‖²), with scale² = Σ (weight_j‖∇f_j‖)²/Σ (weight_j v_j)² over the first `few` examples
     of every `every`-th minibatch. Costs one pass over `few` examples; refuses what has no per-example gradient,
     batch normalisation in training mode above all. Reads `.grad`: call it before clipping, and not where gradients
-    accumulate.
+    accumulate. E‖g‖² is that of minibatches of m: another size counts for nothing.
 
     >>> from torch.nn.functional import cross_entropy
     >>> model = torch.nn.Linear(2, 3)
@@ -99,7 +100,7 @@ class ExactScale(_FromGrad):
         self.moments = RunningMean(2, alpha / MEMORY, device=self.device)  # E‖g_1‖² as observed, and m‖g‖²
 
     def update(self, batch: Minibatch) -> None:
-        if batch.draw.mean_norm is not None:
+        if batch.draw.mean_norm is not None and len(batch.draw.index) == self.m:
             gradient = self._gradient()
             unit = unit_of(batch.draw.mean_norm, batch.scale)
             whole = len(batch.draw.index) * inner(gradient, gradient) / unit**2
@@ -115,7 +116,7 @@ class ExactScale(_FromGrad):
         exact = exact_norms(self.model, self.loss, batch.inputs[few], batch.targets[few]).to(torch.float64)
         squares = torch.stack([(weight * exact).square().sum(), (weight * observed).square().sum()])
         self.averages.update(squares / batch.draw.mean_norm**2)
-        self._set(len(batch.draw.index))
+        self._set(self.m)
 
     def _phi(self, m: int) -> Tensor:
         exact_sq, observed_sq = self.averages.value.unbind()

@@ -55,7 +55,7 @@ class Stateful:
         for name in self._entries:
             value = getattr(self, name)
             if hasattr(value, "check_state"):
-                value.check_state(_below(name, state))
+                value.check_state(below(name, state))
             elif not isinstance(state[name], type(value)) or _shape(state[name]) != _shape(value):
                 raise ValueError(
                     f"this state's {name} is a {_described(state[name])}, the {kind} it is loaded into has a "
@@ -68,14 +68,15 @@ class Stateful:
         for name in self._entries:
             value = getattr(self, name)
             if hasattr(value, "load_state_dict"):
-                value.load_state_dict(_below(name, state))
+                value.load_state_dict(below(name, state))
             elif isinstance(value, Tensor):
                 setattr(self, name, state[name].to(value).clone())
             else:
                 setattr(self, name, state[name])
 
 
-def _below(name: str, state: Mapping[str, Any]) -> dict[str, Any]:
+def below(name: str, state: Mapping[str, Any]) -> dict[str, Any]:
+    """The entries of the part `name`, without its name."""
     return {key.removeprefix(f"{name}."): entry for key, entry in state.items() if key.startswith(f"{name}.")}
 
 

@@ -92,7 +92,6 @@ class PerExampleNorms:
         reduction: whether the loss backpropagated is the "sum" or the "mean" over the batch of the losses
             f_i. With losses weight_i·f_i the result is weight_i²‖∇f_i‖². Gradients come from torch, so a
             factor put on the loss (a loss scale) is squared in the result.
-        first: only the first so many examples of the batch; all of them if it is smaller.
 
     Raises:
         ValueError: a module without formula, called twice (recomputation by a checkpoint does not count), or
@@ -103,13 +102,11 @@ class PerExampleNorms:
     [derived, docs/derivations.md: layer norms].
     """
 
-    def __init__(self, model: nn.Module, reduction: Literal["sum", "mean"], first: int | None = None) -> None:
+    def __init__(self, model: nn.Module, reduction: Literal["sum", "mean"]) -> None:
         if reduction not in ("sum", "mean"):
             raise ValueError(f"reduction must be 'sum' or 'mean', got {reduction!r}")
-        if first is not None and first < 1:
-            raise ValueError(f"first must be at least 1, got {first}; leave it out for all examples")
         check_model(model)
-        self._model, self._reduction, self._first = model, reduction, first
+        self._model, self._reduction = model, reduction
         self._layers = _layers(model)
         self._handles: list[Any] = []
         self._reset()
@@ -176,12 +173,12 @@ class PerExampleNorms:
         device = grad.device.type  # the backward may run inside the autocast of the forward
         full = torch.autocast(device, enabled=False) if torch.is_autocast_enabled(device) else nullcontext()
         with torch.no_grad(), full:
-            x = x[: self._first].to(grad.dtype)  # what autocast gave the layer
-            self._squared[title] = list(formula(module, wide(x), wide(grad[: self._first])))
+            x = x.to(grad.dtype)  # what autocast gave the layer
+            self._squared[title] = list(formula(module, wide(x), wide(grad)))
         self._batch_sizes[title] = len(grad)
 
     def squared(self) -> Tensor:
-        """‖∇f_i‖² of each example, in the order of the batch: shape (b,), or (first,).
+        """‖∇f_i‖² of each example, in the order of the batch: shape (b,).
 
         Raises:
             RuntimeError: no forward and backward ran inside the block.

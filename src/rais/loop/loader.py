@@ -14,9 +14,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from rais import rng
+from rais.gain.state import below
 from rais.loop.flight import Flight
 from rais.loop.ranks import Ranks
-from rais.loop.state import below
 from rais.sampling.base import Sampler
 from rais.sampling.draw import Draw
 

@@ -18,9 +18,6 @@ The paper has a rule for outliers that is not known [recalled]; this one is [our
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 import torch
 from torch import Tensor
 
@@ -91,25 +88,3 @@ class OutlierCap(Stateful):
         acted, removed, total, drawn = self.totals.tolist()
         self.totals.zero_()
         return {"outlier_share": acted / max(drawn, 1.0), "outlier_bias": removed / total if total else 0.0}
-
-
-class NoCap:
-    """Leaves all weights as they are.
-
-    >>> NoCap()(torch.tensor([300.0]), norm=None).item()
-    300.0
-    """
-
-    needs_norms = False
-
-    def __call__(self, weight: Tensor, norm: Tensor | None, mean_norm: float | Tensor | None = None) -> Tensor:
-        return weight
-
-    def diagnostics(self) -> dict[str, float]:
-        return {}
-
-    def state_dict(self) -> dict[str, Any]:
-        return {}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        pass

@@ -8,7 +8,7 @@ and again. Here the rates are put back before the scheduler moves, and it moves 
 | r          | ratio          | 1                                               |
 | t̂          | t_hat          | iterations of uniform SGD                       |
 | lr_sched   | a param group's own rate, or a callable of t̂                      |
-| η          | learning_rate  | learning rate of this step                      |
+| η          | a param group's "lr" during the step                             |
 """
 
 from __future__ import annotations
@@ -69,7 +69,6 @@ class Rate:
                 )
         elif scheduler is not None:
             raise ValueError(f"scheduler={scheduler!r} is neither a torch scheduler nor a callable lr(t̂)")
-        self.learning_rate: Any = optimizer.param_groups[0]["lr"]
 
     def check(self) -> None:
         """Refuse a scheduler that somebody else has moved.
@@ -96,7 +95,6 @@ class Rate:
             eta = pace.learning_rate(ratio)  # r alone where each group has its own rate
             for group in groups:
                 group["lr"] = _as_rate(eta if self.schedule is not as_it_is else eta * group["lr"], group)
-        self.learning_rate = groups[0]["lr"]
         return base
 
     def restore(self, base: list[Any]) -> None:

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from rais.gain.state import below
+
 VERSION = 1
 PARTS = ("sampler", "flight", "gain", "outliers")
 LOOKS = ("t", "next", "skipped", "skipped_in_a_row")
@@ -30,11 +32,6 @@ def save(engine: Any) -> dict[str, Any]:
         if part is not None:
             state.update((f"{name}.{key}", value) for key, value in part.state_dict().items())
     return state
-
-
-def below(name: str, state: Mapping[str, Any]) -> dict[str, Any]:
-    """The entries of the part `name`, without its name."""
-    return {key.removeprefix(f"{name}."): x for key, x in state.items() if key.startswith(f"{name}.")}
 
 
 def restore(engine: Any, state: Mapping[str, Any]) -> None:

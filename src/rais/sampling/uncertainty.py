@@ -65,8 +65,8 @@ def learn(
     of `features`; a warm `start`, d of a set before, makes a handful of them enough. With `constant`, the column of the
     constant feature, one more visit is added than was made: a surprise as large as the largest norm, of which the
     features knew nothing. Then every robust norm is at least max v/√(|D|+1) at the optimum
-    [derived, docs/derivations.md: floor]. The result is equivariant under scaling of the norms. If the features predict the norms exactly, d is 10⁻¹² in units
-    of the mean and the constraint is not tight.
+    [derived, docs/derivations.md: floor]. The result is equivariant under scaling of the norms. If the features predict
+    the norms exactly, d is 10⁻¹² in units of the mean and the constraint is not tight.
 
     Raises:
         ValueError: shapes that do not fit, no visits, negative values, or a visit without a positive feature.

@@ -33,7 +33,10 @@ def test_the_target_is_the_geometric_mean_at_three_quarters_of_the_budget(pilot,
     assert target[["epochs_equivalent", "budget", "n_seeds", "seeds"]].tolist() == [7.5, 10, 2, "100 101"]
     # The slower pilot ends at e^-2, above e^-4.5 and above every loss that is tried instead: no target.
     assert target[["reached", "valid"]].tolist() == [1, False]
-    assert pilots.doubts(target, pilots.pilot_table(records)) == ["only 1 of 2 pilots reach it: no target"]
+    assert pilots.doubts(target, pilots.pilot_table(records)) == [
+        "2 pilots: 5 are asked for",
+        "only 1 of 2 pilots reach it: no target",
+    ]
     line = pilots.yaml_line(target)
     assert line.startswith(f"target_loss: {target['target_loss']:g}  # ") and "seeds 100 to 101, at 7.5 of 10" in line
 
@@ -68,7 +71,10 @@ def test_the_best_rate_is_the_one_with_the_lowest_loss_at_three_quarters(pilot, 
     assert table["final_loss"].tolist() == pytest.approx([math.exp(-10 * rate) for rate in (0.4, 0.5, 0.6)])
     target = pilots.target_table(records).iloc[0]
     assert target["learning_rate"] == 2
-    assert pilots.doubts(target, table) == ["the best learning rate is 2 times the task's: give the task that rate"]
+    assert pilots.doubts(target, table) == [
+        "2 pilots: 5 are asked for",
+        "the best learning rate is 2 times the task's: give the task that rate",
+    ]
 
 
 def test_rates_are_compared_on_the_seeds_that_all_of_them_have(pilot, tmp_path):
@@ -87,7 +93,10 @@ def test_a_rate_with_a_diverged_pilot_is_never_the_best(pilot, tmp_path):
     assert table.loc[2, "loss"] == math.inf and table.loc[2, "diverged"] == 1
     assert table["best"].to_dict() == {1: True, 2: False}
     target = pilots.target_table(load(tmp_path / "records")).iloc[0]
-    assert pilots.doubts(target, table.reset_index()) == ["not tried: 0.5 times the learning rate"]
+    assert pilots.doubts(target, table.reset_index()) == [
+        "2 pilots: 5 are asked for",
+        "not tried: 0.5 times the learning rate",
+    ]
 
 
 def test_a_run_that_did_not_get_to_three_quarters_has_no_loss_there(run_writer, tmp_path):

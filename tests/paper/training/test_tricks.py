@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import toy
+from rais.paper.data.arrays import Description
 from rais.paper.records.write import Record
 from rais.paper.training import build
 from rais.paper.training.loop import Loop, train
@@ -70,8 +71,9 @@ def test_a_diagnostic_run_with_batch_normalisation_leaves_the_exact_scale_out(tm
 def test_the_exact_scale_is_refused_at_the_start_with_batch_normalisation(tmp_path: Path) -> None:
     cfg = toy.settings(tmp_path, model=TRICKS["model"])
     cfg.gain.phi = "exact"
+    known = Description(n_train=100, n_test=20, channels=1, size=28, classes=10)
     with pytest.raises(ValueError, match=r"gain\.phi=exact .* half_batch or consecutive"):
-        build.build(cfg, toy.toy_data())
+        cfg.check_against(known)
 
 
 def test_the_gain_ratio_is_that_of_the_limited_estimate_and_samplers_learn_from_the_unlimited_one(tmp_path) -> None:

@@ -20,6 +20,7 @@ from rais.paper.records.read import Records
 SHARE = 0.75  # of the budget, at which the loss is the target [ours]
 EARLIER = tuple(k / 24 for k in range(17, 11, -1))  # tried in turn if a pilot misses the loss at SHARE for good [ours]
 RATES = {"lr_half": 0.5, "": 1.0, "lr_twice": 2.0}
+PILOTS = 5  # that a target is made from [ours]
 DIGITS = 3  # of a target that is written into a YAML file
 PILOT_COLUMNS = [
     *("task", "learning_rate", "n_seeds", "budget", "loss", "loss_low", "loss_high", "final_loss", "diverged", "best"),
@@ -116,6 +117,7 @@ def doubts(target: pd.Series, rates: pd.DataFrame) -> list[str]:
     of_task = rates[rates["task"] == target["task"]]
     missing = [rate for rate in RATES.values() if rate not in set(of_task["learning_rate"])]
     found = {
+        f"{target['n_seeds']} pilots: {PILOTS} are asked for": target["n_seeds"] < PILOTS,
         f"only {target['reached']} of {target['n_seeds']} pilots reach it: no target": not target["valid"],
         f"the best learning rate is {target['learning_rate']:g} times the task's: give the task that rate": (
             target["learning_rate"] != 1

@@ -84,9 +84,9 @@ def run_table(records: Records, factor: float = 1.0) -> pd.DataFrame:
 
     Added: start_train_loss, final_train_loss (nats), test_error (fraction), gain_ratio (the last one), examples,
     seconds (timed_seconds); sampler_share (of the wall-clock, spent in drawing, observing and the gain ratio); level
-    (nats; nan where the task has no target, or a run started at or below it); examples_cost, seconds_cost (inf for
-    never; nan without a level). A diverged run has no final loss, test error and gain ratio (nan); a level that it
-    reached before keeps its cost.
+    (nats; nan where the task has no target, or a run started at or below it); examples_cost, seconds_cost and, of
+    examples, epochs_to_target (inf for never; nan without a level). A diverged run has no final loss, test error and
+    gain ratio (nan); a level that it reached before keeps its cost.
     """
     runs = records.runs
     wides = {index: records.wide(run) for index, run in runs.iterrows()}
@@ -111,6 +111,7 @@ def run_table(records: Records, factor: float = 1.0) -> pd.DataFrame:
     for unit, x in (("examples", {index: wide["examples"] for index, wide in wides.items()}), ("seconds", seconds)):
         costs = [crossing(x[index], wide["train_loss"], table["level"][index]) for index, wide in wides.items()]
         table[f"{unit}_cost"] = pd.Series(costs, index=runs.index, dtype=float).where(table["level"].notna())
+    table["epochs_to_target"] = table["examples_cost"] / table["n"]
     return table
 
 
@@ -119,9 +120,11 @@ def speedup_table(records: Records, factor: float = 1.0) -> pd.DataFrame:
 
     examples_*, seconds_*: median cost of uniform / median cost of the arm at `factor` times the target, with the spread
     of `ratio_spread`; seconds only where all those runs had the same hardware. reached: runs with a finite cost, of
-    n_seeds, the complete runs whose seed uniform has too. test_error (fraction): mean over the runs that did not
-    diverge; *_difference: mean of the same-seed differences to uniform, with their `mean_spread`. final_train_loss:
-    median, nats. Diagnostic runs and variants take no part. status: what a reader of the row has to know, or `done`.
+    n_seeds, the complete runs whose seed uniform has too; missing where there is no target. test_error (fraction): mean
+    over the runs that did not diverge; *_difference: mean of the same-seed differences to uniform, with their
+    `mean_spread`, none where so many diverged that it would be of another kind than n_seeds says. final_train_loss:
+    median, nats. Diagnostic runs and variants take no part.
+    status: what a reader of the row has to know, or `done`.
     """
     listed = records.where(~records.runs["diagnostic"] & (records.runs["variant"] == ""))
     table = run_table(records.comparable, factor)
@@ -132,7 +135,7 @@ def speedup_table(records: Records, factor: float = 1.0) -> pd.DataFrame:
             runs = table[(table["task"] == task) & (table["arm"] == arm)]
             unfinished = ((listed.unfinished["task"] == task) & (listed.unfinished["arm"] == arm)).sum()
             rows.append({"task": task, "arm": arm, **speedup_row(runs, uniform, unfinished)})
-    return pd.DataFrame(rows, columns=SPEEDUP_COLUMNS)
+    return pd.DataFrame(rows, columns=SPEEDUP_COLUMNS).astype({"reached": "Int64"})
 
 
 def speedup_row(runs: pd.DataFrame, uniform: pd.DataFrame, unfinished: int) -> dict[str, object]:
@@ -143,14 +146,16 @@ def speedup_row(runs: pd.DataFrame, uniform: pd.DataFrame, unfinished: int) -> d
     pairs = runs.merge(uniform, on="seed", suffixes=("", "_uniform"))
     shown = runs[runs["seed"].isin(pairs["seed"])] if len(pairs) else runs
     differences = (pairs["test_error"] - pairs["test_error_uniform"]).dropna()
+    is_as_told = (len(differences) >= SEEDS) == (len(shown) >= SEEDS)
+    spread = mean_spread(differences) if is_as_told else (np.nan, np.nan)
     row = {
         "n_seeds": len(shown),
-        "reached": int(np.isfinite(shown["examples_cost"]).sum()),
+        "reached": pd.NA if shown["level"].isna().any() else int(np.isfinite(shown["examples_cost"]).sum()),
         **_speedup(pairs, "examples"),
         **_speedup(pairs if _is_alike(pairs) else pairs.iloc[:0], "seconds"),
         "test_error": shown["test_error"].mean(),
         DIFFERENCE: differences.mean(),
-        **dict(zip((f"{DIFFERENCE}_low", f"{DIFFERENCE}_high"), mean_spread(differences), strict=True)),
+        **dict(zip((f"{DIFFERENCE}_low", f"{DIFFERENCE}_high"), spread, strict=True)),
         "final_train_loss": shown["final_train_loss"].median(),
     }
     if runs["arm"].eq("uniform").all():
@@ -181,6 +186,11 @@ def speedup_text(row: pd.Series, unit: str) -> str:
     return number + spread_text(low, high, row["n_seeds"], ".2f")
 
 
+def at_target(row: pd.Series) -> str:
+    """`9 of 10`, the seeds of a row of the speed-up table that reach the target; `–` without one."""
+    return "–" if pd.isna(row["reached"]) else f"{row['reached']} of {row['n_seeds']}"
+
+
 def spread_text(low: float, high: float, n_seeds: int, form: str) -> str:
     """` [low, high]` for the interval of SEEDS seeds or more, ` (low to high)` for the range of fewer, "" for none."""
     if np.isnan(low):
@@ -200,7 +210,8 @@ def _speedup(pairs: pd.DataFrame, unit: str) -> dict[str, float]:
     known = pairs[pairs["level"].notna()]
     costs = known[f"{unit}_cost_uniform"], known[f"{unit}_cost"]
     if len(known) and known["arm"].eq("uniform").all():
-        return {f"{unit}_speedup": 1.0, f"{unit}_low": np.nan, f"{unit}_high": np.nan}
+        ratio = 1.0 if np.isfinite(costs[1].median()) else np.nan
+        return {f"{unit}_speedup": ratio, f"{unit}_low": np.nan, f"{unit}_high": np.nan}
     low, high = ratio_spread(*costs)
     return {f"{unit}_speedup": ratio_of_medians(*costs), f"{unit}_low": low, f"{unit}_high": high}
 
@@ -226,7 +237,7 @@ def _remarks(
     remarks = {
         "no uniform run to compare with": len(runs) and pairs.empty,
         "no target loss": len(pairs) and not asked,
-        "the median run does not reach the target": asked and medians[0] and not medians[1],
+        "the median run does not reach the target": asked and medians[0] and (arm == "uniform" or not medians[1]),
         "neither median run reaches the target": asked and all(medians) and arm != "uniform",
         "uniform's median run does not reach the target": asked and medians[1] and not medians[0],
         f"{len(diverged)} of {len(shown)} diverged" + (f", {after} after the target" if after else ""): len(diverged),

@@ -7,6 +7,7 @@ every run a dot; the broken line and its band are uniform SGD. A cure that does 
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -47,24 +48,24 @@ def _draw_task(row: np.ndarray, records: Records, task: str) -> None:
     kept &= (runs["variant"] == "") | (runs["variant"].str.startswith(LABEL) & (runs["arm"] == "rais"))
     table = run_table(records.where(kept))
     table = table.join(with_rises(records.where(kept))[["rise", "run_largest_weight"]])
-    table["epochs_to_target"] = table["examples_cost"] / table["n"]
     rais, uniform = (table[table["arm"] == arm] for arm in ("rais", "uniform"))
     variants = ["", *sorted(v for v in rais["variant"].unique() if v)]
     for axes, (column, label) in zip(row, PANELS.items(), strict=True):
-        _draw(axes, [rais.loc[rais["variant"] == v, column] for v in variants], uniform[column], column)
+        _draw(axes, [rais[rais["variant"] == v] for v in variants], uniform[column], column)
         places = [v.removeprefix(LABEL).replace("_", "\n") or "whole\nrecipe" for v in variants]
         style.name_places(axes, range(len(places)), places)
         axes.tick_params(axis="x", labelsize=7)
         axes.set(ylabel=label, xlabel=f"{task}: without")
 
 
-def _draw(axes: Axes, points: list, uniform, column: str) -> None:
+def _draw(axes: Axes, points: list[pd.DataFrame], uniform: pd.Series, column: str) -> None:
     look = style.look("rais")
     if column != "run_largest_weight":
         style.reference(axes, uniform, style.look("uniform"))
-    for place, values in enumerate(points):
-        style.dots(axes, place, values, look)
-        style.write_tally(axes, place, 0, int(np.isinf(values).sum()) if column == "epochs_to_target" else 0)
+    for place, runs in enumerate(points):
+        style.dots(axes, place, runs[column], look)
+        if column == "epochs_to_target":
+            style.write_tally_of(axes, place, runs)
     if column != "epochs_to_target":
         style.log_axis(axes)
     axes.set_xlim(-0.5, len(points) - 0.5)

@@ -31,7 +31,6 @@ NEEDS = Needs(
 def make(records: Records, task: str = "mnist") -> Figure:
     """Two rows (epochs to the target, share of the sampler) by a column a setting."""
     table = sensitivity.seeds_table(records.of(task))
-    table["epochs_to_target"] = table["examples_cost"] / table["n"]
     table["percent"] = 100 * table["sampler_share"]
     figure = Figure(figsize=(11.0, 4.8))
     grid = figure.subplots(2, len(PANELS), sharey="row", sharex="col")
@@ -70,8 +69,7 @@ def _draw_sweep(cost: Axes, share: Axes, rows: pd.DataFrame, sweep: str) -> None
                 style.dots(axes, place, of_value[name], look)
     for value, place in places.items():
         runs = rows[(rows["value"] == value) & (rows["arm"] == "rais")]
-        diverged = runs["status"] == "diverged"
-        style.write_tally(cost, place, diverged.sum(), (runs["examples_cost"].eq(float("inf")) & ~diverged).sum())
+        style.write_tally_of(cost, place, runs)
     for axes in (cost, share):
         axes.axvline(places[sensitivity.SWEEPS[sweep]], color=style.GREY, lw=0.8, ls=(0, (1, 2)), zorder=0)
         style.name_places(axes, list(places.values()), [value.replace("_", "\n") for value in values])

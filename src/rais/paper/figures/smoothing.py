@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 
-import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -36,7 +35,6 @@ def make(records: Records, task: str = "mnist") -> Figure:
     """Three panels: examples to the target and final loss against δ, and the training loss of every δ."""
     compared = records.comparable.of(task)
     table = stats.run_table(compared)
-    table["epochs_to_target"] = table["examples_cost"] / table["n"]
     deltas = _deltas(compared.arms(task))
     references = [arm for arm in REFERENCES if arm in compared.arms(task)]
     figure = Figure(figsize=(9.6, 5.2))
@@ -50,8 +48,7 @@ def make(records: Records, task: str = "mnist") -> Figure:
     style.log_axis(loss)
     for place, arm in enumerate([*deltas, *(["rais"] if "rais" in references else [])]):
         runs = table[table["arm"] == arm]
-        diverged = runs["status"] == "diverged"
-        style.write_tally(cost, place, diverged.sum(), (np.isinf(runs["examples_cost"]) & ~diverged).sum())
+        style.write_tally_of(cost, place, runs)
     loss.set_xlabel("δ of smoothed sampling")
     curves = figure.add_subplot(grid[:, 1])
     runs = style.runs_by_arm(compared)

@@ -6,7 +6,6 @@ with the paper's independent draws, RAIS with evenly spaced ones. One panel a ta
 
 from __future__ import annotations
 
-import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -32,7 +31,6 @@ def make(records: Records, task: str) -> Figure:
     """A panel for every task with runs of `rais_spaced`; `task` is one of them."""
     tasks = NEEDS.tasks_in(records)
     table = run_table(records.comparable)
-    table["epochs_to_target"] = table["examples_cost"] / table["n"]
     figure = Figure(figsize=(1.0 + 3.0 * len(tasks), 3.6))
     panels = figure.subplots(1, len(tasks), squeeze=False)[0]
     for axes, name in zip(panels, tasks, strict=True):
@@ -44,9 +42,9 @@ def make(records: Records, task: str) -> Figure:
 def _draw(axes: Axes, table: pd.DataFrame, task: str) -> None:
     arms = [arm for arm in ARMS if arm in set(table["arm"])]
     for place, arm in enumerate(arms):
-        costs = table.loc[table["arm"] == arm, "epochs_to_target"]
-        style.dots(axes, place, costs, style.look(arm))
-        style.write_tally(axes, place, 0, int(np.isinf(costs).sum()))
+        runs = table[table["arm"] == arm]
+        style.dots(axes, place, runs["epochs_to_target"], style.look(arm))
+        style.write_tally_of(axes, place, runs)
     style.name_places(axes, range(len(arms)), [ARMS[arm] for arm in arms])
     axes.tick_params(axis="x", labelsize=7)
     axes.set(xlim=(-0.5, len(arms) - 0.5), xlabel=task)

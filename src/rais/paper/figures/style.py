@@ -280,6 +280,12 @@ def reference(axes: Axes, values: ArrayLike, look: Look) -> None:
         axes.axhline(np.median(values), color=look.color, ls=look.line, lw=look.width)
 
 
+def write_tally_of(axes: Axes, x: float, runs: pd.DataFrame) -> None:
+    """The tally of rows `runs` of `run_table`: a run that diverged before the target is no other miss."""
+    diverged = runs["status"] == "diverged"
+    write_tally(axes, x, int(diverged.sum()), int((np.isinf(runs["epochs_to_target"]) & ~diverged).sum()))
+
+
 def write_tally(axes: Axes, x: float, diverged: int, missed: int) -> None:
     """Above the axes at `x`: how many runs diverged, and how many did not reach the target; nothing where all did."""
     lines = [f"{diverged} diverged"] * bool(diverged) + [f"{missed} missed"] * bool(missed)

@@ -84,18 +84,9 @@ def build_phi(cfg: Config, model: nn.Module) -> gain.Phi:
     """The φ estimator; in a diagnostic run all that the model can have side by side, the chosen one in charge.
 
     The halves of `half_batch` are worked off by the loop as parts, except beside others, which need the whole.
-
-    Raises:
-        ValueError: `exact` for a model with batch normalisation.
     """
-    names = phis_of(model)
-    if cfg.gain.phi not in names:
-        raise ValueError(
-            f"gain.phi={cfg.gain.phi} needs exact norms, and batch normalisation gives an example no gradient of its "
-            "own: choose half_batch or consecutive"
-        )
     if cfg.diagnose:
-        made = {name: cfg.gain.build_phi(name, model, LOSS, cfg.batch_size) for name in names}
+        made = {name: cfg.gain.build_phi(name, model, LOSS, cfg.batch_size) for name in phis_of(model)}
         return SideBySide(made, active=cfg.gain.phi)
     name = "parts" if cfg.gain.phi == "half_batch" else cfg.gain.phi
     return cfg.gain.build_phi(name, model, LOSS, cfg.batch_size)
