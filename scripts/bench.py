@@ -2,7 +2,8 @@
 
 One file of benches/ asks one question. The table is results/bench/bench.csv; `--quick` runs everything in miniature
 and without rivals that have to be installed. `--tasks` instead measures a step of uniform SGD on every task and what a
-run would take at that pace (results/bench/tasks.csv).
+run would take at that pace (results/bench/tasks.csv), `--scale` RAIS from 10^4 to 10^8 examples (results/bench/
+scale.csv; 12 GB).
 """
 
 from __future__ import annotations
@@ -12,13 +13,13 @@ import csv
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
 from hydra import initialize_config_dir
 
-from benches import drawing, loop, norms, oracle, step, tasks, uncertainty
+from benches import drawing, loop, norms, oracle, scale, step, tasks, uncertainty
 from rais.paper import settings
 from rais.paper.records.environment import environment
 
@@ -50,11 +51,20 @@ def measure(names: Sequence[str], quick: bool) -> list[dict[str, object]]:
     return found
 
 
+def _shown(rows: Iterator[tuple[float, ...]]) -> list[list[str]]:
+    found = []
+    for row in rows:
+        found.append([f"{value:.4g}" if isinstance(value, float) else str(value) for value in row])
+        print("  ".join(found[-1]), flush=True)
+    return found
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("names", nargs="*", choices=[*BENCHES, []], metavar="NAME", help=f"of {', '.join(BENCHES)}")
     parser.add_argument("--quick", action="store_true", help="in miniature, without rivals")
     parser.add_argument("--tasks", action="store_true", help="a step of every task instead")
+    parser.add_argument("--scale", type=float, metavar="N", help="RAIS up to N examples instead: --scale 1e8")
     parser.add_argument("--out", type=Path, default=ROOT / "results" / "bench")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
@@ -62,13 +72,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         if options.tasks:
             name, lines = "tasks", [tasks.HEADER, *tasks.rows()]
+        elif options.scale:
+            name, lines = "scale", [scale.HEADER, *_shown(scale.rows(int(options.scale)))]
         else:
             made = measure(options.names or list(BENCHES), options.quick)
             name, lines = "bench", [COLUMNS, *([row[column] for column in COLUMNS] for row in made)]
     options.out.mkdir(parents=True, exist_ok=True)
     with (options.out / f"{name}.csv").open("w", newline="", encoding="utf-8") as file:
         csv.writer(file, lineterminator="\n").writerows(lines)
-    command = " ".join(["python scripts/bench.py", *(["--tasks"] if options.tasks else options.names)])
+    command = " ".join(["python scripts/bench.py", *(sys.argv[1:] if arguments is None else arguments)])
     about = {"command": command, **environment(torch.device("cpu"))}
     (options.out / f"{name}.json").write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
     return 0

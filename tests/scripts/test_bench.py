@@ -30,6 +30,13 @@ def test_every_benchmark_runs_in_miniature(tmp_path: Path) -> None:
     assert all(float(row["ours_median_ms"]) > 0 for row in rows)
 
 
+def test_scale_in_miniature(tmp_path: Path) -> None:
+    assert bench.main(["--scale", "1e4", "--out", str(tmp_path)]) == 0
+    with (tmp_path / "scale.csv").open(newline="", encoding="utf-8") as file:
+        (row,) = csv.DictReader(file)
+    assert float(row["bytes_per_example"]) <= 72 and all(float(value) > 0 for value in row.values())
+
+
 def test_a_row_holds_medians_their_ratio_and_whether_the_target_is_met() -> None:
     cells = Row("a", "b", np.array([1.0, 2.0, 9.0]), "rival", np.array([4.0, 1.0, 8.0]), target=0.5).cells()
     assert (cells["ours_median_ms"], cells["rival_median_ms"], cells["ratio"]) == ("2000", "4000", "0.5")

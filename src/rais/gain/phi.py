@@ -15,7 +15,8 @@ the second gradient.
 
 Every square is divided by the draw's mean_norm² before it is averaged, as the moments of ρ are, and averages start
 with those of ρ. A constant factor on all gradients cancels; one that changes, as a loss scale does, is divided out:
-`Minibatch.scale`.
+`Minibatch.scale`. How the paper finds φ is not known: the estimators are [ours], the two expressions of φ [derived,
+docs/derivations.md: gain ratio; phi from parts].
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ by `exact`.
 
 Scaling: `grad` must come from the SUM of the per-example losses. From a mean, every result is smaller by b².
 Both x and grad must be float32 or float64: half precision is converted before it comes here.
-Squares of gradients below 1e-19 are 0 in float32.
+Squares of gradients below 1e-19 are 0 in float32. The formulas are [derived, docs/derivations.md: layer norms].
 """
 
 from __future__ import annotations

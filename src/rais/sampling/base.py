@@ -41,7 +41,8 @@ class Sampler(ABC):
         n: number of training examples.
         m: minibatch size, 1 ≤ m ≤ n.
         seed: the random numbers are those of `rng.generator(seed, "sampling")`, on the CPU.
-        generator: in place of `seed`, the source of every random number; its device is the sampler's device.
+        generator: in place of `seed`, the source of every random number; its device is the sampler's device. For a
+            model on an accelerator, give one of that device: a sampler on the CPU waits for it at every step.
 
     Raises:
         ValueError: m is not in 1 … n, or not exactly one of `seed` and `generator` is given.
@@ -122,7 +123,8 @@ class Sampler(ABC):
         return 1.0 / (self.n * self.probabilities()[index])
 
     def effective_sample_size(self) -> float:
-        """1/E_p[weight²] in [0, 1]: the share of a minibatch that equally weighted examples would have to be. O(n)."""
+        """1/E_p[weight²] in [0, 1]: the share of a minibatch that equally weighted examples would have to be. O(n).
+        [ours]"""
         weight = 1.0 / (self.n * self.probabilities())
         return 1.0 / weight.mean().item()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 from pathlib import Path
@@ -133,6 +134,16 @@ def test_the_table_of_headroom(run_writer, tmp_path: Path) -> None:
     lines = readme.headroom_markdown(load.load(tmp_path / "records")).splitlines()
     numbers = "16.00 | 4.00 | 4.00 | 4.00 | 1.00 | 1.25 | 0.50 | 2.00"
     assert lines[2].startswith(f"| digits | `rais` | 1 | {numbers} | the past says little of the next norm")
+
+
+def test_scale_table(tmp_path: Path) -> None:
+    assert readme.scale_table(tmp_path) == ""
+    (tmp_path / "scale.csv").write_text("n,bytes_per_example\n10000,70.1\n100000,69.2\n")
+    about = {"command": "python scripts/bench.py --scale 1e5", "hardware": {"cpu": "Some CPU", "threads": 1}}
+    (tmp_path / "scale.json").write_text(json.dumps(about))
+    lines = readme.scale_table(tmp_path).splitlines()
+    assert lines[0] == "| n | bytes per example |" and lines[2:4] == ["| 10000 | 70.1 |", "| 100000 | 69.2 |"]
+    assert lines[-1] == "`python scripts/bench.py --scale 1e5`, Some CPU, 1 thread."
 
 
 def test_bench_table(tmp_path: Path) -> None:

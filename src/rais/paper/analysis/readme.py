@@ -32,7 +32,7 @@ SPREADS = (
 
 
 def parts(records: Records, bench: Path) -> dict[str, str]:
-    """Markdown by name, from the records, and from bench/*.csv and .json, where they are, `bench` and `unrun`."""
+    """Markdown by name, from the records, and from bench/*.csv and .json, where they are, those of timings."""
     return {
         "claim": claim(records),
         "first": first_table(records),
@@ -41,6 +41,7 @@ def parts(records: Records, bench: Path) -> dict[str, str]:
         "headroom": headroom_markdown(records),
         "bench": bench_table(bench, "step"),
         "benches": bench_table(bench),
+        "scale": scale_table(bench),
         "unrun": unrun_table(records, bench),
     }
 
@@ -168,6 +169,13 @@ def bench_table(bench: Path, name: str | None = None) -> str:
             columns = ("name", "case", "ours_median_ms", "rival", "rival_median_ms", "ratio", "target", "met")
             lines.append(cells([row[column] or "–" for column in columns]))
     return _with_source(lines, bench, "bench")
+
+
+def scale_table(bench: Path) -> str:
+    """bench/scale.csv, its columns as they are called there, and how it was measured; nothing without it."""
+    rows = _rows(bench, "scale")
+    lines = table_head([name.replace("_", " ") for name in rows[0]]) if rows else table_head([])
+    return _with_source([*lines, *(cells(list(row.values())) for row in rows)], bench, "scale")
 
 
 def unrun_table(records: Records, bench: Path) -> str:
