@@ -76,7 +76,8 @@ class Engine:
     batch statistics bias it, since both tie a part's examples together; evenly spaced draws are not independent and
     bias it by the order 1/n.
 
-    `mark` is called with the name of each phase as it ends: sampler, norms, backward, gain, step.
+    `mark` is called with the name of each phase as it ends: sampler (loader, where a `Loader` draws), norms, backward,
+    gain, step.
 
     >>> x, y = torch.randn(100, 4), torch.randint(3, (100,))
     >>> model = nn.Linear(4, 3)

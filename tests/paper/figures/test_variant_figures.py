@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from rais.paper import figures
+from rais.paper.analysis.seconds import PHASES, seconds_table
 from rais.paper.figures import examples, style
 from rais.paper.records.read import load
 
@@ -205,6 +206,25 @@ def test_four_ways_to_draw(run_writer, tmp_path):
     (axes,) = figures.draw("spaced", load(tmp_path / "records")).axes
     assert medians(axes) == pytest.approx([10, 8, 5, 4])
     assert texts(axes)[0] == "1 missed" and len(ticks(axes)) == 4
+
+
+def test_seconds_are_shared_out_as_the_phases_of_the_run(run_writer, tmp_path):
+    spent = {"forward": 3.0, "backward": 4.0, "step": 1.0, "data": 0.0, "norms": 0.5, "sampler": 1.0, "gain": 0.5}
+    phases = {f"phase_{name}": [k * seconds for k in range(11)] for name, seconds in spent.items()}
+    for seed in (0, 1):
+        run_writer("uniform", seed, GRID, falling(0.5))  # without phases: of another version
+        run_writer("uniform", seed + 2, GRID, falling(0.5, **phases))
+        run_writer("rais", seed + 2, GRID, falling(1.0, **phases))
+    run_writer("rais", 4, GRID, falling(0.1, **phases))  # never at the target
+    records = load(tmp_path / "records")
+    table = seconds_table(records).set_index("arm")
+    assert table["n_seeds"].to_dict() == {"uniform": 2, "rais": 2}
+    assert table.loc["uniform", "seconds"] == pytest.approx(2 * table.loc["rais", "seconds"])
+    shares = table.loc["rais", list(PHASES)] / table.loc["rais", "seconds"]
+    assert shares.to_dict() == pytest.approx({name: seconds / 10 for name, seconds in spent.items()})
+    (axes,) = figures.draw("seconds", records).axes
+    assert [patch.get_width() for patch in axes.patches[:2]] == pytest.approx(table["forward"].tolist())
+    assert texts(axes)[1].endswith(", 2 seeds")
 
 
 def test_ablation_shows_every_run_of_every_cure(run_writer, tmp_path):

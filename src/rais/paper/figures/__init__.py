@@ -21,6 +21,7 @@ from rais.paper.figures import (
     learning_rate,
     oracle,
     outliers,
+    seconds,
     sensitivity,
     smoothing,
     spaced,
@@ -37,7 +38,7 @@ __all__ = ["FIGURES", "MissingRuns", "draw", "gallery", "map_table", "names", "s
 FIGURES: dict[str, ModuleType] = {
     module.__name__.rpartition(".")[2]: module
     for module in (
-        *(curves, speedup, by_loss, headroom, oracle, approximation, smoothing, examples, uncertainty),
+        *(curves, speedup, seconds, by_loss, headroom, oracle, approximation, smoothing, examples, uncertainty),
         *(two_by_two, ablation, spaced, sensitivity, learning_rate, outliers),
     )
 }
