@@ -17,6 +17,7 @@ import torch
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 
+from rais import compiled
 from rais.paper import settings
 from rais.paper.training import build
 from rais.paper.training.loop import Loop
@@ -74,6 +75,7 @@ def machine() -> dict[str, str]:
     kind = sorted({line for line in lines if line.startswith(("model", "cpu family", "stepping", "flags"))})
     return {
         "torch": torch.__version__,
+        "numba": "" if compiled.numba is None else compiled.numba.__version__,
         "processor": hashlib.sha256("\n".join([platform.machine(), *kind]).encode()).hexdigest()[:16],
         "capability": torch.backends.cpu.get_cpu_capability(),
         "openblas": os.environ.get("OPENBLAS_CORETYPE", ""),

@@ -153,6 +153,7 @@ def kept(tmp_path: Path) -> tuple[config.Config, Checkpoint]:
         ("commit", "with commit old, this is"),
         ("code", "with code"),
         ("torch", "with torch old"),
+        ("numba", "with numba old"),
         ("run_id", "with settings of run old"),
         ("threads", "with threads old"),
     ],

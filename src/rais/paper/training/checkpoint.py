@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from rais.paper.records.environment import code_digest, code_version
+from rais.paper.records.environment import code_digest, code_version, versions
 from rais.paper.records.layout import CHECKPOINT, RecordError, replacing
 from rais.paper.settings import Config, run_id
 
@@ -23,6 +23,7 @@ NAMES = {
     "commit": "commit",
     "code": "code (SHA-256)",
     "torch": "torch",
+    "numba": "numba",
     "device": "device",
     "threads": "threads",
 }
@@ -43,6 +44,7 @@ class Checkpoint:
             "commit": code_version()["commit"],
             "code": code_digest(),
             "torch": str(torch.__version__),
+            "numba": versions().get("numba", "none"),  # without it tensor operations round in another order
             "device": device.type,
             "threads": cfg.threads,
         }
