@@ -101,6 +101,7 @@ ARMS = {
     "rais": Look("RAIS", VERMILLION, "-", "D", 1.8),
     "rais_spaced": Look("RAIS, evenly spaced", VERMILLION, (0, (4, 1)), "h"),
     "rais_multiplier_off": Look("RAIS, multiplier 1", PURPLE, (0, (2.2, 1.1)), "<"),
+    "rais_multiplier_root": Look("RAIS, √r", PURPLE, (0, (8, 1.5, 1, 1.5)), "X"),
     "uniform_rais_multiplier": Look("uniform, RAIS's multiplier", ORANGE, (0, (1, 0.9)), ">"),
     "uniform_with_replacement": Look("uniform, with replacement", BLACK, (0, (2, 2.5)), "*"),
 }
@@ -114,7 +115,9 @@ VARIANTS = {
 }
 TASKS = {
     "digits": Look("digits", GREEN, "-", "s"),
+    "digits_adamw": Look("digits_adamw", GREEN, (0, (1, 1.2)), "s"),
     "mnist": Look("mnist", BLUE, "-", "o"),
+    "mnist_adamw": Look("mnist_adamw", BLUE, (0, (1, 1.2)), "o"),
     "mnist_6000": Look("mnist_6000", SKY, (0, (5, 1.6)), "v"),
     "rot_mnist": Look("rot_mnist", PURPLE, (0, (7, 1.5, 1.2, 1.5)), "^"),
     "svhn": Look("svhn", ORANGE, (0, (2.2, 1.1)), "<"),

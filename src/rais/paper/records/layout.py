@@ -39,6 +39,7 @@ ARMS = (
     "rais",
     "rais_spaced",
     "rais_multiplier_off",
+    "rais_multiplier_root",
     "uniform_rais_multiplier",
     "uniform_with_replacement",
 )

@@ -34,7 +34,7 @@ def scientific(cfg: Config, replayed: str | None = None) -> dict[str, Any]:
     of what is in it, which is read for that. Raises DataUnavailable where it cannot be read.
     """
     settings = _of(cfg)
-    if cfg.gain.mode != "adaptive":
+    if not cfg.gain.is_estimated:
         settings["gain"] = {"mode": cfg.gain.mode}
     if cfg.gain.mode == "replay":
         settings["gain"]["record"] = replayed

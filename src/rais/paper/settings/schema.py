@@ -240,11 +240,15 @@ class GainConfig(Settings):
     """`record` (replay only): a run's folder, or a pattern that matches exactly one."""
 
     group = "gain"
-    mode: str = setting(within=one_of("adaptive", "off", "replay", "exact"))
+    mode: str = setting(within=one_of("adaptive", "root", "off", "replay", "exact"))
     phi: str = setting(within=one_of(*PHIS))
     alpha: float = setting(within=SHARE_ABOVE_ZERO)
     every: int = setting(within=COUNT)
     record: Optional[str] = setting(None)  # noqa: UP045
+
+    @property
+    def is_estimated(self) -> bool:
+        return self.mode in ("adaptive", "root")
 
     def build(
         self,
@@ -253,12 +257,13 @@ class GainConfig(Settings):
         replayed: Callable[[], tuple[Sequence[int], Sequence[float]]],
         kind: type[gain.Adaptive] = gain.Adaptive,
     ) -> gain.GainRatio:
-        """The gain ratio of this mode; `kind` takes the place of gain.Adaptive in the ablation."""
+        """The gain ratio of this mode; `kind` takes the place of gain.Adaptive in the ablation, and for √r."""
         makers: dict[str, Callable[[], gain.GainRatio]] = {
             "off": lambda: gain.Off(device=sampler.device),
             "exact": lambda: gain.Exact(sampler),
             "replay": lambda: gain.Replay(*replayed(), device=sampler.device),
             "adaptive": lambda: kind(phi(), alpha=self.alpha),
+            "root": lambda: kind(phi(), alpha=self.alpha),
         }
         return makers[self.mode]()
 
@@ -329,6 +334,7 @@ class Config(Settings):
     evaluations: int = setting(within=COUNT)
     weight_decay: float = setting(within=NOT_NEGATIVE)
     momentum: float = setting(within=SHARE_BELOW_ONE)
+    optimizer: str = setting("sgd", within=one_of("sgd", "adamw"), absent_at_default=True)
     augment: AugmentConfig = nested(AugmentConfig, absent_at_default=True)
     outliers: Optional[float] = setting(  # noqa: UP045
         None, within=or_null(Range(lambda x: x > 1, "greater than 1"), "no protection"), absent_at_default=True
@@ -356,8 +362,10 @@ class Config(Settings):
             )
         if self.gain.mode == "replay" and not self.gain.record:
             raise ValueError("gain.mode=replay needs gain.record: the folder of a recorded run")
-        if self.gain.mode == "adaptive" and self.batch_size == 1:
+        if self.gain.is_estimated and self.batch_size == 1:
             raise ValueError("batch_size=1 shows no noise to estimate the gain ratio from: give 2 or more, or gain=off")
+        if self.optimizer == "adamw" and self.momentum:
+            raise ValueError(f"momentum={self.momentum:g} has no meaning for optimizer=adamw: set momentum=0")
         if self.without and (self.sampler.name, self.gain.mode) != ("rais", "adaptive"):
             raise ValueError(f"without={self.without} takes a part out of sampler=rais, not of {self.sampler.name}")
 
@@ -383,7 +391,7 @@ class Config(Settings):
             )
         self.sampler.check_budget(n, m, self.epochs)
         model = self.model.on_paper(channels=known.channels, classes=known.classes, size=known.size)
-        if self.gain.mode == "adaptive" and self.gain.phi not in (possible := phis_of(model)):
+        if self.gain.is_estimated and self.gain.phi not in (possible := phis_of(model)):
             raise ValueError(
                 f"gain.phi={self.gain.phi} needs a model without batch normalisation: choose {' or '.join(possible)}"
             )

@@ -24,6 +24,7 @@ from rais.paper.training import ablation
 from rais.paper.training.diagnose import SideBySide
 from rais.paper.training.evaluate import fixed_subset
 from rais.paper.training.parts import Parts
+from rais.paper.training.root import Root
 
 LOSS = partial(cross_entropy, reduction="none")
 MEASURE_CHUNK = 500
@@ -45,7 +46,7 @@ def build(cfg: Config, dataset: data.Dataset, replayed: Path | None = None) -> P
         sampler,
         phi=partial(build_phi, cfg, model),
         replayed=partial(read_multipliers, replayed),
-        kind=ablation.GAINS.get(cfg.without, gain.Adaptive),
+        kind=Root if cfg.gain.mode == "root" else ablation.GAINS.get(cfg.without, gain.Adaptive),
     )
     return Parts(
         data=dataset,
@@ -54,18 +55,20 @@ def build(cfg: Config, dataset: data.Dataset, replayed: Path | None = None) -> P
         sampler=sampler,
         gain=ratio,
         schedule=cfg.schedule.build(per_epoch=n / m),
-        optimizer=torch.optim.SGD(
-            model.parameters(),
-            lr=torch.zeros((), device=device),
-            momentum=cfg.momentum,
-            weight_decay=cfg.weight_decay,
-            fused=True,
-        ),
+        optimizer=build_optimizer(cfg, model, device),
         measure=measure,
         augment=augment,
         outliers=OutlierCap(cfg.outliers, alpha=cfg.gain.alpha, device=device) if cfg.outliers else None,
         device=device,
     )
+
+
+def build_optimizer(cfg: Config, model: nn.Module, device: torch.device) -> torch.optim.Optimizer:
+    """Its learning rate is set by the engine before every step."""
+    settings = {"lr": torch.zeros((), device=device), "weight_decay": cfg.weight_decay, "fused": True}
+    if cfg.optimizer == "adamw":
+        return torch.optim.AdamW(model.parameters(), **settings)
+    return torch.optim.SGD(model.parameters(), momentum=cfg.momentum, **settings)
 
 
 def device_of(cfg: Config) -> torch.device:
