@@ -41,3 +41,11 @@ def test_a_given_ratio_is_no_kind_of_off() -> None:
     with pytest.raises(ValueError, match="kind='Replay'.* kind='Off'"):
         gain.Off().load_state_dict(replay.state_dict())
     assert gain.Off().diagnostics() == {} and not gain.Off.needs_graph and not gain.Off.needs_norms
+
+
+@pytest.mark.parametrize("make", [lambda: gain.Off(), lambda: gain.Replay([1, 2], [1.5, 1.5])])
+def test_writing_into_a_ratio_changes_no_later_one(make) -> None:
+    ratio = make()
+    expected = ratio.update(None).clone()
+    ratio.update(None).fill_(7.0)
+    assert ratio.update(None) == expected

@@ -546,3 +546,13 @@ def test_gpu_equals_cpu() -> None:
     assert norms.is_cuda
     assert all(g.is_cuda for g in gradient)
     torch.testing.assert_close(norms.cpu(), expected, rtol=1e-10, atol=0)
+
+
+def test_a_watched_model_cannot_be_copied_and_one_that_was_can() -> None:
+    model = nn.Linear(4, 3)
+    with PerExampleNorms(model, "sum") as norms:
+        model(torch.randn(2, 4)).sum().backward()
+        with pytest.raises(RuntimeError, match="watched by PerExampleNorms.*: copy it outside"):
+            copy.deepcopy(model)
+    twin = copy.deepcopy(norms)
+    assert twin._model is not model and copy.deepcopy(model).weight.equal(model.weight)

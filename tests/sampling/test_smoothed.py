@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from rais.sampling import Draw, reference
+from rais.sampling import Draw, Smoothed, reference
 
 N, M = 11, 3
 
@@ -76,3 +76,33 @@ def test_delta_one_has_weights_of_one(make, play):
 def test_delta_must_be_a_share(delta, make):
     with pytest.raises(ValueError, match=r"must be in \[0, 1\]"):
         make(f"smoothed_{delta}")
+
+
+@pytest.mark.parametrize("unit", [1e-3, 1.0, 1e3])
+def test_an_example_that_was_never_observed_counts_as_the_mean_of_the_others(unit: float) -> None:
+    sampler = Smoothed(12, 3, delta=0.0, seed=0)
+    lost = sampler.draw().index  # neither observed nor skipped
+    while not sampler.knows_every_example:
+        index = torch.tensor([i for i in range(12) if i not in lost.tolist()][:6])
+        sampler.observe(Draw(index, torch.ones(6)), unit * (1.0 + index))
+    p = sampler.probabilities()
+    seen = sampler.estimates.table[:12][p > 0]
+    assert p[lost].tolist() == pytest.approx([p[index].mean().item()] * 3, rel=1e-6) and len(seen) == 12
+
+
+@pytest.mark.parametrize("steps", [2, 8])
+def test_a_grown_data_set_continues(steps: int) -> None:
+    sampler = Smoothed(12, 3, delta=0.1, seed=0)
+    for _ in range(steps):
+        draw = sampler.draw()
+        sampler.observe(draw, 1.0 + draw.index)
+    larger = Smoothed(15, 3, delta=0.1, seed=5)
+    larger.load_state_dict(sampler.state_dict(), resize=True)
+    for _ in range(10):
+        draw = larger.draw()
+        larger.observe(draw, 1.0 + draw.index)
+        assert draw.index.max() < 15
+    assert larger.knows_every_example
+    expected = 0.9 * (1.0 + torch.arange(15.0)) / (1.0 + torch.arange(15.0)).sum() + 0.1 / 15
+    if steps == 2:  # the new ones came within the first pass
+        torch.testing.assert_close(larger.probabilities(), expected.double(), rtol=1e-6, atol=0)

@@ -265,3 +265,13 @@ def test_one_more_visit_scales_with_the_norms(scale, tolerance):
     one, other = (solve(p, constant=11) for p in (problem, scaled))
     torch.testing.assert_close(other.c[-1], scale * one.c[-1], rtol=tolerance, atol=0)
     torch.testing.assert_close(other.d[-1], scale**2 * one.d[-1], rtol=tolerance, atol=0)
+
+
+def test_least_squares_that_do_not_converge_cost_variance_and_no_run(monkeypatch):
+    def fails(*_):
+        raise RuntimeError("Maximum number of iterations reached.")
+
+    monkeypatch.setattr(uncertainty, "nnls", fails)
+    result = solve(make_problem(0))
+    assert (result.c >= 0).all() and (result.d >= 0).all() and torch.isfinite(result.c).all()
+    assert (result.d > 0).any()

@@ -45,7 +45,7 @@ class Off(Given):
         self.one = torch.ones((), dtype=torch.float64, device=device)
 
     def update(self, batch: Minibatch | None) -> Tensor:
-        return self.one
+        return self.one.clone()
 
 
 class Replay(Given):
@@ -81,7 +81,7 @@ class Replay(Given):
         while self.iteration >= self.ends[self.segment] and self.segment < len(self.ends) - 1:
             self.segment += 1
         self.iteration += 1
-        return self.ratios[self.segment]
+        return self.ratios[self.segment].clone()
 
 
 class Exact(Given):

@@ -135,7 +135,7 @@ class Adaptive(Stateful):
                 "norm for each drawn example is needed"
             )
         if batch.draw.mean_norm is None:
-            return self.one
+            return self.one.clone()
         self.phi.update(batch)
         phi = self.phi.value
         if compiled.serves(self.moments.sums.device):

@@ -13,6 +13,7 @@ loss was the sum or the mean over the batch has to be said. Squares are summed i
 
 from __future__ import annotations
 
+import copy
 from contextlib import nullcontext
 from functools import partial
 from typing import Any, Literal
@@ -136,6 +137,11 @@ class PerExampleNorms:
         for handle in self._handles:
             handle.remove()
         self._handles.clear()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> PerExampleNorms:
+        if self._handles:
+            raise RuntimeError("the model is watched by PerExampleNorms, whose block cannot be copied: copy it outside")
+        return PerExampleNorms(copy.deepcopy(self._model, memo), self._reduction)
 
     def _after_parameter(self, title: str, _: Tensor) -> None:
         self._with_gradient.add(title)

@@ -98,4 +98,5 @@ class Flight:
 
 def _own(draw: Draw) -> Draw:
     """The draw with tensors of its own: a loop that writes into them changes nothing that is kept."""
-    return draw._replace(index=draw.index.clone(), weight=draw.weight.clone())
+    side = None if draw.side is None else draw.side.clone()
+    return draw._replace(index=draw.index.clone(), weight=draw.weight.clone(), side=side)

@@ -111,6 +111,8 @@ class Sampler(ABC):
             ticket, self.tickets.issued = self.tickets.issued, self.tickets.issued + 1
         else:
             ticket = self.tickets.issue(index, weight, side)
+        if isinstance(mean_norm, Tensor):
+            mean_norm = mean_norm.clone()
         return Draw(index.clone(), weight.clone(), None if side is None else side.clone(), ticket, mean_norm)
 
     @abstractmethod

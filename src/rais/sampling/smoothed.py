@@ -60,7 +60,6 @@ class Smoothed(Sampler):
             raise ValueError(f"delta={delta} must be in [0, 1]: it is the share of the probability that is uniform")
         self.delta = delta
         self.estimates = Categorical(n, device=self.device)
-        self.estimates.set_all(torch.ones(n, device=self.device))
         self.first_epoch = Uniform(n, m, generator=self.generator)
         self.visited = 0
 
@@ -78,9 +77,20 @@ class Smoothed(Sampler):
         return self._hand_out(index, self.weight(index).to(torch.float32), mean_norm=self.estimates.mean())
 
     def _learn(self, index: Tensor, weight: Tensor, side: Tensor | None, norm: Tensor) -> None:
-        self.visited += len(index)
+        visits = len(index)
+        self.visited += visits
         index, _, norm = mean_of_repeats(index, norm)
         self.estimates.set(index, norm.clamp_min(SMALLEST_NORM))
+        if self.visited >= self.n > self.visited - visits:
+            self._guess_the_unseen()
+
+    def _guess_the_unseen(self) -> None:
+        """An example whose first minibatch was never observed counts as the mean of the others."""
+        seen = self.estimates.table[: self.n]
+        known = seen > 0
+        if known.all():
+            return
+        self.estimates.set_from(0, torch.where(known, seen, seen.sum(dtype=torch.float64).float() / known.sum()))
 
     def _forget(self, index: Tensor) -> None:
         if not self.knows_every_example:
@@ -118,6 +128,8 @@ class Smoothed(Sampler):
         self.generator.set_state(smaller.generator.get_state())
         if smaller.knows_every_example:
             self.visited = self.n
-        mean = torch.as_tensor(smaller.estimates.mean(), dtype=torch.float32, device=self.device)
-        self.estimates.extend(smaller.estimates, mean[None])
+        unknown = smaller.estimates.mean() if smaller.knows_every_example else 0.0
+        self.estimates.extend(
+            smaller.estimates, torch.as_tensor(unknown, dtype=torch.float32, device=self.device)[None]
+        )
         self.first_epoch.take_over(smaller.first_epoch.order, smaller.n)

@@ -152,7 +152,11 @@ def _best_c(S: np.ndarray, v: np.ndarray, precision: np.ndarray) -> np.ndarray:
     gram = torch.mm(torch.from_numpy(weighted), torch.from_numpy(S).T).numpy()
     eigenvalue, Q = np.linalg.eigh(gram.astype(np.float64))
     root = np.sqrt(np.maximum(eigenvalue, 50 * np.finfo(S.dtype).eps * eigenvalue[-1]))
-    best: np.ndarray = nnls(root[:, None] * Q.T, (Q.T @ _times(weighted, v)) / root)[0]
+    A, b = root[:, None] * Q.T, (Q.T @ _times(weighted, v)) / root
+    try:
+        best: np.ndarray = nnls(A, b)[0]
+    except RuntimeError:  # it did not converge; any c ≥ 0 is unbiased, and the next sweep tries again
+        best = np.maximum(np.linalg.lstsq(A, b)[0], 0.0)
     return best
 
 

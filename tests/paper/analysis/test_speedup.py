@@ -299,3 +299,9 @@ def test_reading_and_drawing_import_neither_torch_nor_training():
     package = str(Path(stats.__file__).parents[2])
     done = subprocess.run([sys.executable, "-c", code, package], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_no_level_where_one_run_of_the_task_starts_below_the_target(run_writer, tmp_path):
+    run_writer("uniform", 0, GRID, falling(0.5), target_loss=0.7)
+    run_writer("rais", 0, GRID, falling(0.5, start=0.6), target_loss=0.7)
+    assert stats.run_table(load(tmp_path / "records"))["level"].isna().all()

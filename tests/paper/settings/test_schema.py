@@ -291,3 +291,15 @@ def test_experiment_composes_and_names_its_command(name: str) -> None:
 def test_values_of_an_experiment_win_over_the_defaults() -> None:
     assert composed("experiment=approximation").diagnose and not composed().diagnose
     assert composed("experiment=oracle").data.n_train == 6000
+
+
+def test_a_record_without_a_replay_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"gain\.record is for gain=replay, and this is gain\.mode=adaptive: leave it"):
+        composed("sampler=rais", "gain=adaptive", "gain.record=somewhere")
+
+
+def test_alpha_is_part_of_a_run_whose_outliers_it_limits() -> None:
+    def ids(*overrides: str) -> set[str]:
+        return {config.run_id(composed("sampler=rais", "gain=off", f"gain.alpha={a}", *overrides)) for a in (0.01, 0.1)}
+
+    assert len(ids()) == 1 and len(ids("outliers=10")) == 2

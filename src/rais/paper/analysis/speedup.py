@@ -234,22 +234,22 @@ def _remarks(
     low, costs_error = row[f"{DIFFERENCE}_low"], row[DIFFERENCE]
     lengths = shown["message"].where(shown["status"] == "done", "").astype(bool).sum()
     asked = len(pairs) > 0 and pairs["level"].notna().all()
-    remarks = {
-        "no uniform run to compare with": len(runs) and pairs.empty,
-        "no target loss": len(pairs) and not asked,
-        "the median run does not reach the target": asked and medians[0] and (arm == "uniform" or not medians[1]),
-        "neither median run reaches the target": asked and all(medians) and arm != "uniform",
-        "uniform's median run does not reach the target": asked and medians[1] and not medians[0],
-        f"{len(diverged)} of {len(shown)} diverged" + (f", {after} after the target" if after else ""): len(diverged),
-        f"costs test error: {100 * costs_error:+.2f} %": low > 0,
-        f"{lengths} of {len(shown)} stopped short of the budget": lengths,
-        f"{unfinished} unfinished, left out": unfinished,
-        f"{len(runs) - len(shown)} without a uniform run of their seed, left out": len(runs) - len(shown),
-        "no interval: too often neither median is at the target": asked and _lacks_spread(row, pairs, arm),
-        "seconds: not on the same hardware": asked and not _is_alike(pairs),
-        NOT_COUNTED.get(arm, ""): arm in NOT_COUNTED and len(runs),
-    }
-    return [text for text, holds in remarks.items() if holds]
+    remarks = [
+        (len(runs) and pairs.empty, "no uniform run to compare with"),
+        (len(pairs) and not asked, "no target loss"),
+        (asked and medians[0] and (arm == "uniform" or not medians[1]), "the median run does not reach the target"),
+        (asked and all(medians) and arm != "uniform", "neither median run reaches the target"),
+        (asked and medians[1] and not medians[0], "uniform's median run does not reach the target"),
+        (len(diverged), f"{len(diverged)} of {len(shown)} diverged" + (f", {after} after the target" if after else "")),
+        (low > 0, f"costs test error: {100 * costs_error:+.2f} %"),
+        (lengths, f"{lengths} of {len(shown)} stopped short of the budget"),
+        (unfinished, f"{unfinished} unfinished, left out"),
+        (len(runs) - len(shown), f"{len(runs) - len(shown)} without a uniform run of their seed, left out"),
+        (asked and _lacks_spread(row, pairs, arm), "no interval: too often neither median is at the target"),
+        (asked and not _is_alike(pairs), "seconds: not on the same hardware"),
+        (arm in NOT_COUNTED and len(runs), NOT_COUNTED.get(arm, "")),
+    ]
+    return [text for holds, text in remarks if holds]
 
 
 def _lacks_spread(row: dict[str, object], pairs: pd.DataFrame, arm: str) -> bool:

@@ -18,7 +18,7 @@ import torch
 
 PACKAGE = Path(__file__).resolve().parents[2]
 ROOT = PACKAGE.parents[1]
-PACKAGES = ("rais-sgd", "rais", "torch", "torchvision", "numpy", "scipy", "numba", "hydra-core")
+PACKAGES = ("rais-sgd", "torch", "torchvision", "numpy", "scipy", "numba", "hydra-core")
 
 
 def environment(device: torch.device) -> dict[str, Any]:

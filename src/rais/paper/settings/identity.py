@@ -36,6 +36,8 @@ def scientific(cfg: Config, replayed: str | None = None) -> dict[str, Any]:
     settings = _of(cfg)
     if not cfg.gain.is_estimated:
         settings["gain"] = {"mode": cfg.gain.mode}
+        if cfg.outliers:
+            settings["gain"]["alpha"] = cfg.gain.alpha  # that of their mean
     if cfg.gain.mode == "replay":
         settings["gain"]["record"] = replayed
     if cfg.data.name == "npz":

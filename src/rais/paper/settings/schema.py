@@ -360,6 +360,8 @@ class Config(Settings):
             raise ValueError(
                 f"gain.mode=exact needs sampler=oracle, not {self.sampler.name}: choose adaptive, off or replay"
             )
+        if self.gain.record and self.gain.mode != "replay":
+            raise ValueError(f"gain.record is for gain=replay, and this is gain.mode={self.gain.mode}: leave it out")
         if self.gain.mode == "replay" and not self.gain.record:
             raise ValueError("gain.mode=replay needs gain.record: the folder of a recorded run")
         if self.gain.is_estimated and self.batch_size == 1:
