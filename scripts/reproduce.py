@@ -93,7 +93,7 @@ def make_plan(profile: dict[str, Any], runs: str, measured: str = "minutes") -> 
             same = found.setdefault(run.name, run)
             if find.folder_of(same.config) != find.folder_of(run.config):
                 raise SystemExit(
-                    f"reproduce: {run.name} stands for two runs that differ, `{' '.join(same.overrides)}` and "
+                    f"reproduce: {run.name} is the name of two runs that differ, `{' '.join(same.overrides)}` and "
                     f"`{' '.join(run.overrides)}`: give one of them a task or a variant of its own"
                 )
     planned = tuple(name_source(run, found) for run in found.values())

@@ -1,6 +1,6 @@
 """RAIS: robust, approximate importance sampling for training deep models faster.
 
-The names here are what a training loop of one's own needs: a sampler, the norms it observes, and the gain ratio
+The names here are what any training loop needs: a sampler, the norms it observes, and the gain ratio
 that multiplies the learning rate. Settings, data, records and figures of the reproduction are in the submodules.
 """
 

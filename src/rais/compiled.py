@@ -1,9 +1,9 @@
 """Small loops of the CPU step, compiled by numba where it is installed; tensor operations do the same without it.
 
 Between two steps a model's forward and backward push everything else out of the processor's caches. Each small tensor
-operation then takes ten times as long as in a benchmark of its own, and a step of importance sampling is some forty of
-them. As one loop they touch a fraction of the code. Each such loop stands beside the tensor operations that it
-replaces, in a file `loops.py`, and is tested against them.
+operation then takes ten times as long as in a benchmark alone, and a step of importance sampling is some forty of
+them. As one loop they touch a fraction of the code. Each such loop is in a file `loops.py` beside the tensor
+operations that it replaces, and is tested against them.
 """
 
 from __future__ import annotations

@@ -253,7 +253,7 @@ def test_one_name_for_two_runs_that_differ_is_refused(repository: Path, monkeypa
         repository / "conf/profile/tiny.yaml",
         "seeds: [0]\nstages: [{experiment: curves}, {experiment: controls, overrides: [data.name=other]}]",
     )
-    with pytest.raises(SystemExit, match="near/uniform/seed0 stands for two runs that differ.*data.name=other"):
+    with pytest.raises(SystemExit, match="near/uniform/seed0 is the name of two runs that differ.*data.name=other"):
         plan_of(repository)
 
 

@@ -118,7 +118,7 @@ def exact_moments(
     """`gain_ratio`, `rho` and `phi` from the norms v (n,) = ‖∇f_i‖, the weights (n,) = 1/(n p_i) and ‖∇F‖² ().
     [derived, docs/derivations.md: moments; gain ratio]
 
-    An example of norm 0 contributes nothing, also where its weight is infinite. Where all norms are 0 every ratio is 1.
+    An example of norm 0 contributes nothing, also where its weight is infinite. If all norms are 0, every ratio is 1.
     """
     uniform_one = v.square().mean()
     sampled_one = torch.where(v > 0, v.square() * weight, 0.0).mean()

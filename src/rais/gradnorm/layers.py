@@ -1,8 +1,8 @@
 """Squared norms of per-example parameter gradients, one formula for each kind of layer.
 
 A layer's parameter gradient is a product of what went into the layer and the gradient that comes back to its
-output, so both together give the gradient of every single example without a pass of its own. The mathematics
-of a layer stands here once; which layers a model has and when their inputs and gradients are at hand is known
+output, so both together give the gradient of every single example without one more pass. The mathematics
+of a layer is here, once; which layers a model has and when their inputs and gradients are at hand is known
 by `exact`.
 
 | symbol        | code name | shape                | unit                                                 |

@@ -1,1 +1,1 @@
-"""What surrounds a step in a training loop of one's own."""
+"""What surrounds a step in anyone's training loop."""

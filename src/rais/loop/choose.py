@@ -1,4 +1,4 @@
-"""What the engine's arguments stand for, and what it refuses to work with.
+"""What the engine's arguments mean, and what it refuses to work with.
 
 The one place where an optimizer meets a gain ratio: r was derived for SGD, and what serves another optimizer is to be
 measured before it is chosen here.

@@ -354,7 +354,7 @@ class Engine:
 
         Raises:
             RuntimeError: no backward before it, parts that do not make up the draw, a loss that was multiplied by a
-                factor of its own, a scheduler that was moved, ranks that differ.
+                factor, a scheduler that was moved, ranks that differ.
             NonFiniteNorm: the hundredth step in a row that was not made.
         """
         self._parts = in_order(self._parts, self._pending, self.ranks)

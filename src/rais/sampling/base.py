@@ -106,7 +106,7 @@ class Sampler(ABC):
     def _hand_out(
         self, index: Tensor, weight: Tensor, side: Tensor | None = None, mean_norm: float | Tensor | None = None
     ) -> Draw:
-        """A draw with tensors of its own; where norms are needed, the given ones are kept under its ticket."""
+        """A draw whose tensors are copies; where norms are needed, the given ones are kept under its ticket."""
         if not self.needs_norms:
             ticket, self.tickets.issued = self.tickets.issued, self.tickets.issued + 1
         else:

@@ -106,7 +106,7 @@ class Features:
 
     def turn(self, examples: int) -> Iterator[tuple[int, Tensor]]:
         """The next `examples` of the training set or a few more, or what is left of it, in chunks: the first example of
-        each chunk and its features (k, q). Where the training set ends, `total` is what was summed up on the way."""
+        each chunk and its features (k, q). At the end of the training set `total` is what was summed up on the way."""
         stop = min(self.position + examples, self.n)
         while self.position < stop:
             own = slice(self.position, min(self.position + CHUNK, self.n))

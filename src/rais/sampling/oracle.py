@@ -33,7 +33,7 @@ class Oracle(Sampler):
             parameters.
 
     After a draw, `norms` and `full_gradient_sq` hold what it was made from: with them the gain ratio is exact
-    (gain.Exact). Where all gradients are zero the draw is uniform.
+    (gain.Exact). If all gradients are zero, the draw is uniform.
 
     >>> sampler = Oracle(4, 2, measure=lambda: (torch.tensor([0.0, 1.0, 1.0, 2.0]), torch.tensor(0.5)), seed=0)
     >>> draw = sampler.draw()

@@ -54,7 +54,7 @@ class Side:
             raise ValueError(f"sizes {self.sizes.tolist()} must be finite and not negative")
         if not ((self.shares >= 0).all() and abs(self.shares.sum().item() - 1) < 1e-9):
             raise ValueError(f"shares {self.shares.tolist()} must be probabilities that sum to 1")
-        self.mean = (self.sizes @ self.shares).to(torch.float32).item()  # as it stands among the features
+        self.mean = (self.sizes @ self.shares).to(torch.float32).item()  # as it is among the features
 
     @staticmethod
     def none() -> NoSide:

@@ -1,4 +1,4 @@
-"""How good the estimators of φ are, and how well loss-layer norms stand for exact ones, from diagnostic runs."""
+"""How good the estimators of φ are, and how good loss-layer norms are in place of exact ones, from diagnostic runs."""
 
 from __future__ import annotations
 

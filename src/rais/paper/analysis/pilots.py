@@ -63,7 +63,7 @@ def target_table(records: Records) -> pd.DataFrame:
     """The target of each task with its provenance, one row a task with pilots, columns TARGET_COLUMNS.
 
     It is taken from the pilots at the best learning rate, rounded to DIGITS digits, at SHARE of the budget; if a pilot
-    never is at or below that loss, at the latest of EARLIER at which every pilot gets there. reached: pilots that get
+    never gets down to that loss, at the latest of EARLIER at which every pilot gets there. reached: pilots that get
     there within the budget; valid: all of them. lowest, highest: the pilots' losses at that place.
     """
     runs, rates = pilot_runs(records), pilot_table(records)

@@ -1,6 +1,6 @@
 """The parts of README.md and results/README.md that hold numbers, made from records and put between their marks.
 
-A part stands between `<!-- name:begin -->` and `<!-- name:end -->`. Nobody types a number there: `make figures` does.
+A part is between `<!-- name:begin -->` and `<!-- name:end -->`. Nobody types a number there: `make figures` does.
 Every number carries its spread and its seeds; every row its command, duration and hardware.
 """
 

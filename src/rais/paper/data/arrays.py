@@ -1,6 +1,6 @@
 """A data set as tensors: images and labels of the training and the test split, whole, on one device.
 
-Training indexes them in batches, so no loader, worker or copy between devices stands between a draw and a
+Training indexes them in batches, so no loader, worker or copy between devices comes between a draw and a
 step. Images are stored as uint8 and become float32 in [0, 1] when a batch is taken, and that is all the
 normalisation there is.
 """

@@ -55,7 +55,7 @@ class Augment:
         self._tabulate_offsets()
 
     def _tabulate_offsets(self) -> None:
-        """List all offsets by their size: those of size k stand at first[k] … first[k] + count[k] − 1."""
+        """List all offsets by their size: those of size k are at first[k] … first[k] + count[k] − 1."""
         device = self._generators["crop"].device
         steps = torch.arange(-self.crop, self.crop + 1, device=device)
         offsets = torch.cartesian_prod(steps, steps)  # ((2·crop + 1)², 2): dy, dx

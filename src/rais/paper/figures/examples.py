@@ -22,7 +22,7 @@ from rais.paper.figures.needs import Needs
 from rais.paper.records.read import Records
 
 COLUMNS = 12
-ROW, CAPTION, PANELS = 0.95, 0.35, 3.4  # inches: a row of images, what stands above them, the panels
+ROW, CAPTION, PANELS = 0.95, 0.35, 3.4  # inches: a row of images, what is above them, the panels
 NEEDS = Needs(
     experiments=("examples",),
     origin="prioritises challenging examples [seen], the grid [recalled]",

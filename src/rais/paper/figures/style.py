@@ -217,7 +217,7 @@ def runs_by_arm(records: Records, by: str = "arm") -> dict[str, list[Run]]:
 
 def draw_arms(axes: Axes, runs: dict[str, list[Run]], x: str, y: str, *, log: bool = False) -> None:
     """The curves of `y` against `x` of each arm or variant: a median in the band of its seeds, and diverged runs as
-    thin lines. Where there is nothing to draw, the axes say so."""
+    thin lines. If there is nothing to draw, the axes say so."""
     drawn = []
     for arm, members in runs.items():
         members = [run for run in members if y in run.wide]

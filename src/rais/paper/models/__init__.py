@@ -1,6 +1,6 @@
 """Models by name: modules from images to logits, with parameters that depend on the seed alone.
 
-A new architecture is a file of its own and one line in MODELS; its keyword arguments beside channels, classes
+A new architecture is a file and one line in MODELS; its keyword arguments beside channels, classes
 and size are its options. Loss, softmax and regularisation are no part of a model.
 """
 

@@ -1,4 +1,4 @@
-"""Dropout with a generator of its own, so that its masks are a function of the seed alone.
+"""Dropout from a named generator, so that its masks are a function of the seed alone.
 
 nn.Dropout draws from torch's global generator, which belongs to nobody: two methods with the same seed would see
 masks that depend on what else was drawn. Each layer here has a stream named after its place in the model, on

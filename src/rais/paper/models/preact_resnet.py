@@ -20,7 +20,7 @@ SIZES = (28, 32)
 class PreActBlock(nn.Module):
     """Map x (m, in_maps, s, s) to (m, out_maps, s/stride, s/stride), s/stride rounded up.
 
-    Where the shapes differ the shortcut is a 1×1 convolution of the pre-activated input, without normalisation.
+    If the shapes differ, the shortcut is a 1×1 convolution of the pre-activated input, without normalisation.
     """
 
     def __init__(self, in_maps: int, out_maps: int, stride: int) -> None:

@@ -1,7 +1,7 @@
 """The identity of a run: the scientific part of its settings, and the names that follow from it.
 
-What the numbers of a run depend on is said beside each field (fields.py), the seed included. Where a run is stored, on
-how many threads it runs and what it is called are no part of it.
+What the numbers of a run depend on is said beside each field (fields.py), the seed included. The place of its
+record, its threads and its label are no part of it.
 """
 
 from __future__ import annotations

@@ -44,7 +44,7 @@ CORES = os.cpu_count() or 1
 
 @dataclass
 class DataConfig(Settings):
-    """`path` stands for RAIS_DATA; `n_train` takes the first training examples only."""
+    """`path` takes the place of RAIS_DATA; `n_train` takes the first training examples only."""
 
     group = "data"
     name: str = setting(within=one_of(*sorted(data.DATA_SETS)))

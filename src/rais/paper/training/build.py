@@ -98,8 +98,8 @@ def build_phi(cfg: Config, model: nn.Module) -> gain.Phi:
 def _measure(model: nn.Module, dataset: data.Dataset) -> tuple[Tensor, Tensor]:
     """Exact norms (n,) of the training set and ‖∇F‖² (), at the current parameters.
 
-    Batch normalisation gives an example no gradient of its own, so its statistics are frozen at their running values,
-    and with them dropout and augmentation: these are the norms of the model as it is evaluated [ours].
+    Batch normalisation gives no example a gradient that is free of the others. So its statistics are frozen at their
+    running values, and with them dropout and augmentation: these are the norms of the model as it is evaluated [ours].
     """
     split = dataset.train
     was_training = model.training
