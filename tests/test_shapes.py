@@ -72,9 +72,11 @@ def losses(z: Tensor, y: Tensor) -> Tensor:
 
 def examples() -> dict[str, tuple[Call, Call]]:
     """By the name of a function with shapes: a call that is right, and one that is wrong in a shape alone."""
-    from rais import gain
+    from rais import RAIS, Engine, gain, rng
     from rais.batch_norm import Weighted
+    from rais.loop.outliers import OutlierCap
     from rais.sampling import Draw
+    from rais.sampling.categorical import Categorical
 
     z = torch.randn(4, 3, generator=torch.Generator().manual_seed(0), requires_grad=True)
     layer = nn.Linear(3, 3)
@@ -82,6 +84,12 @@ def examples() -> dict[str, tuple[Call, Call]]:
     batch = gain.Minibatch(draw, vector(4), vector(4))
     phi = gain.FromParts(layer.parameters(), m=4)
     whole = torch.tensor(1.0)
+    wide = vector(3, dtype=torch.float64)
+    hand = Draw(torch.arange(4), vector(4))
+    sampler, tree, source = RAIS(9, 4, seed=0), Categorical(9), rng.generator(0, "sampling")
+    tree.set_all(vector(9))
+    engine, other = (Engine(torch.optim.SGD(layer.parameters(), lr=0.1), RAIS(9, 4, seed=0)) for _ in range(2))
+    drawn = engine.draw()
     return {
         "batch_norm.weights.Weighted.__call__": (
             call(Weighted(layer), z, vector(4)),
@@ -104,6 +112,38 @@ def examples() -> dict[str, tuple[Call, Call]]:
         ),
         "gradnorm.exact.norms_and_gradient": (call(layer, losses, [(z.detach(), labels(4))]), call(None, losses, [])),
         "gradnorm.loss_layer.softmax_cross_entropy_norm": (call(z, labels(4)), call(z, labels(3))),
+        "loop.engine.Engine.backward": (
+            call(engine, drawn, losses(z, labels(4)), z),
+            call(engine, drawn, losses(z, labels(4)).mean(), z),
+        ),
+        "loop.engine.Engine.loss": (
+            call(other, drawn, losses(z, labels(4)), z),
+            call(other, drawn, losses(z, labels(4)).mean(), z),
+        ),
+        "loop.outliers.OutlierCap.__call__": (
+            call(OutlierCap(2.0), vector(4), vector(4)),
+            call(OutlierCap(2.0), vector(4), vector(3)),
+        ),
+        "sampling.base.Sampler.observe": (call(sampler, hand, vector(4)), call(sampler, hand, vector(4)[:, None])),
+        "sampling.base.Sampler.weight": (call(sampler, labels(4)), call(sampler, vector(4))),
+        "sampling.base.mean_of_repeats": (call(labels(4), vector(4)), call(labels(4), vector(3))),
+        "sampling.categorical.Categorical.sample": (call(tree, 3, source), call(tree, "3", source)),
+        "sampling.categorical.Categorical.set": (
+            call(tree, torch.arange(3), vector(3)),
+            call(tree, torch.arange(3), vector(2)),
+        ),
+        "sampling.categorical.Categorical.set_all": (call(tree, vector(9)), call(tree, vector(9)[None])),
+        "sampling.categorical.Categorical.weight": (call(tree, labels(4)), call(tree, vector(4))),
+        "sampling.rais.RAIS.weight": (call(sampler, labels(4)), call(sampler, vector(4))),
+        "sampling.robust.inverse_radius": (call(wide, wide), call(wide, vector(4, dtype=torch.float64))),
+        "sampling.robust.robust_norms": (
+            call(vector(6).view(2, 3), wide, wide, wide[0]),
+            call(vector(8).view(2, 4), wide, wide, wide[0]),
+        ),
+        "sampling.uncertainty.learn": (
+            call(vector(6).view(2, 3), vector(2), vector(2), wide),
+            call(vector(6).view(2, 3), vector(3), vector(2), wide),
+        ),
         "gradnorm.outputs.output_norm": (call(losses(z, labels(4)), z), call(losses(z, labels(4))[:3], z)),
     }
 

@@ -17,7 +17,7 @@ cannot do rightly it refuses, in one line that names the cure.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -38,6 +38,9 @@ from rais.loop.state import restore, save
 from rais.loop.weighing import Weighing
 from rais.sampling.base import Sampler
 from rais.sampling.draw import Draw
+
+if TYPE_CHECKING:
+    from jaxtyping import Float
 
 PHI_EVERY = 32  # importance draws from one measurement of φ to the next
 COMPARE_EVERY = 100  # steps from one comparison of the ranks to the next
@@ -192,14 +195,14 @@ class Engine:
     def backward(
         self,
         draw: Draw,
-        losses: Tensor,
-        out: Tensor,
+        losses: Float[Tensor, " m"],
+        out: Float[Tensor, "m ..."],
         *,
-        norm: Tensor | None = None,
+        norm: Float[Tensor, " m"] | None = None,
         inputs: Any = None,
         targets: Any = None,
         scaler: Any = None,
-    ) -> Tensor:
+    ) -> Float[Tensor, ""]:
         """Weigh the losses (m,), take their norms in `out` (m, …), and run the backward pass.
 
         Args:
@@ -238,13 +241,13 @@ class Engine:
     def loss(
         self,
         draw: Draw,
-        losses: Tensor,
-        out: Tensor,
+        losses: Float[Tensor, " m"],
+        out: Float[Tensor, "m ..."],
         *,
-        norm: Tensor | None = None,
+        norm: Float[Tensor, " m"] | None = None,
         inputs: Any = None,
         targets: Any = None,
-    ) -> Tensor:
+    ) -> Float[Tensor, ""]:
         """The loss () for a framework that calls backward itself; see `backward` for arguments and errors.
 
         A framework may scale it (AMP), but must not divide it by its number of accumulated batches: it is this part's

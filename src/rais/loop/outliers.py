@@ -18,11 +18,16 @@ The paper has a rule for outliers that is not known [recalled]; this one is [our
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor
 
 from rais.gain import RunningMean
 from rais.gain.state import Stateful
+
+if TYPE_CHECKING:
+    from jaxtyping import Float
 
 
 class OutlierCap(Stateful):
@@ -59,7 +64,12 @@ class OutlierCap(Stateful):
         self.lengths = RunningMean(1, alpha, device=device)
         self.totals = torch.zeros(4, dtype=torch.float64, device=device)
 
-    def __call__(self, weight: Tensor, norm: Tensor, mean_norm: float | Tensor | None = None) -> Tensor:
+    def __call__(
+        self,
+        weight: Float[Tensor, " m"],
+        norm: Float[Tensor, " m"],
+        mean_norm: float | Float[Tensor, ""] | None = None,
+    ) -> Float[Tensor, " m"]:
         """The limited weights (m,), dtype of `weight`, for the loss of this minibatch alone.
 
         The gain ratio is that of the limited estimate; samplers learn from the unlimited weights.

@@ -16,7 +16,7 @@ needs a branch in the loop.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -25,6 +25,9 @@ from rais import compiled, rng
 from rais.sampling import loops
 from rais.sampling.draw import Draw
 from rais.sampling.tickets import COLUMNS, DTYPES, Tickets
+
+if TYPE_CHECKING:
+    from jaxtyping import Float, Float64, Int64
 
 VERSION = 2  # of the state: raised when an older one can no longer be read
 LARGEST_NORM = 1e18  # its square, and that of a sum of a few, still fits into float32
@@ -65,7 +68,7 @@ class Sampler(ABC):
     def draw(self) -> Draw:
         """The next minibatch."""
 
-    def observe(self, draw: Draw, norm: Tensor) -> None:
+    def observe(self, draw: Draw, norm: Float[Tensor, " m"]) -> None:
         """Learn from `norm` (m,), the gradient norms of the examples of `draw` at the parameters it was used with.
 
         `draw` may be a part of a draw, and draws may come in any order. What the sampler remembers of the draw is what
@@ -120,7 +123,7 @@ class Sampler(ABC):
         """p (n,) float64, Σ p = 1: the distribution that the next draw comes from. Costs O(n); for tests and
         figures."""
 
-    def weight(self, index: Tensor) -> Tensor:
+    def weight(self, index: Int64[Tensor, " k"]) -> Float64[Tensor, " k"]:
         """The importance weights 1/(n p_i) of the examples `index`, float64, as the next draw would attach them."""
         return 1.0 / (self.n * self.probabilities()[index])
 
@@ -289,7 +292,9 @@ def _check_columns(state: dict[str, Any], n: int) -> None:
         )
 
 
-def mean_of_repeats(index: Tensor, value: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def mean_of_repeats(
+    index: Int64[Tensor, " m"], value: Float[Tensor, " m"]
+) -> tuple[Int64[Tensor, " k"], Int64[Tensor, " m"], Float64[Tensor, " k"]]:
     """The distinct entries (k,) of `index` (m,), ascending, the place (m,) of each entry among them, and the mean
     `value` (k,) float64 of each. O(m log m).
 

@@ -17,13 +17,16 @@ torch's uniform numbers are at most 1 − 2⁻⁵³, whose product with a sum is
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from rais import compiled
 from rais.sampling import loops
+
+if TYPE_CHECKING:
+    from jaxtyping import Float, Float64, Int64
 
 BRANCH = 64
 TOP = BRANCH * BRANCH
@@ -55,7 +58,7 @@ class Categorical:
         """Take over the weights of `smaller`, of this class, for the first examples; all others have `weight` (1,)."""
         self.set_from(0, torch.cat([smaller.table[: smaller.n], weight.expand(self.n - smaller.n)]))
 
-    def set_all(self, weight: Tensor) -> None:
+    def set_all(self, weight: Float[Tensor, " n"]) -> None:
         """Replace all weights (n,). O(n), and synchronises with the device to check them.
 
         Raises:
@@ -79,7 +82,7 @@ class Categorical:
         self.blocks[top.start * BRANCH : top.stop * BRANCH] = blocks
         self.tops[top] = blocks.view(-1, BRANCH).sum(1)
 
-    def set(self, index: Tensor, weight: Tensor) -> None:
+    def set(self, index: Int64[Tensor, " k"], weight: Float[Tensor, " k"]) -> None:
         """Replace the weights of the examples `index` (k,), all distinct, by `weight` (k,), non-negative and
         finite (not checked). O(k)."""
         weight = weight.to(self.table.dtype)
@@ -93,7 +96,7 @@ class Categorical:
         top = index // TOP
         self.tops.index_copy_(0, top, self.blocks.view(-1, BRANCH).index_select(0, top).sum(1))
 
-    def sample(self, m: int, generator: torch.Generator) -> Tensor:
+    def sample(self, m: int, generator: torch.Generator) -> Int64[Tensor, " m"]:
         """m independent categories (m,) int64. O(m + n/4096)."""
         u = torch.rand(3, m, 1, dtype=torch.float64, device=self.table.device, generator=generator)
         if compiled.serves(self.table.device):
@@ -120,7 +123,7 @@ class Categorical:
         mean = self.tops.sum() / self.n
         return mean.item() if mean.device.type == "cpu" else mean
 
-    def weight(self, index: Tensor) -> Tensor:
+    def weight(self, index: Int64[Tensor, " k"]) -> Float64[Tensor, " k"]:
         """1/(n p) of the examples `index` (k,), float64: the mean of all weights over those of `index`."""
         return (self.tops.sum() / self.n) / self.value(index)
 

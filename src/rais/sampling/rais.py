@@ -16,7 +16,7 @@ is in features.py, uncertainty.py and robust.py.
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -32,6 +32,9 @@ from rais.sampling.spaced import Spaced
 from rais.sampling.uncertainty import UncertaintySet, learn
 from rais.sampling.uniform import Uniform
 from rais.sampling.visits import Visits
+
+if TYPE_CHECKING:
+    from jaxtyping import Float64, Int64
 
 VISITS = 20_000
 SOLVES_PER_WINDOW = 10
@@ -187,7 +190,7 @@ class RAIS(Sampler):
         constant = self.features.names.index("constant")
         return learn(*self.recent.contents(), self.features.mean, start, constant=constant)
 
-    def weight(self, index: Tensor) -> Tensor:
+    def weight(self, index: Int64[Tensor, " k"]) -> Float64[Tensor, " k"]:
         if self.robust is None:
             return torch.ones(len(index), dtype=torch.float64, device=self.device)
         return self.robust.weight(index)

@@ -20,15 +20,25 @@ own uncertainty: that is the smoothing, learned.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from torch import Tensor
 
+if TYPE_CHECKING:
+    from jaxtyping import Float, Float64
 
-def inverse_radius(mean_features: Tensor, d: Tensor) -> Tensor:
+
+def inverse_radius(mean_features: Float64[Tensor, " q"], d: Float64[Tensor, " q"]) -> Float64[Tensor, ""]:
     """k = (mean_j⟨d,s_j⟩)^(−1/2), from `mean_features` (q,) = mean_j s_j.  [derived, docs/derivations.md: k]"""
     return (mean_features @ d).rsqrt()
 
 
-def robust_norms(features: Tensor, c: Tensor, d: Tensor, k: Tensor) -> Tensor:
+def robust_norms(
+    features: Float[Tensor, "... q"],
+    c: Float64[Tensor, " q"],
+    d: Float64[Tensor, " q"],
+    k: Float64[Tensor, ""],
+) -> Tensor:
     """v_i = ⟨c,s_i⟩ + k⟨d,s_i⟩ for `features` (…, q): to be sampled in proportion to.
     [seen; k derived, docs/derivations.md: k]
 

@@ -23,7 +23,7 @@ minimised instead, which is jointly convex and equals 2√(A·B) where d is scal
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
@@ -31,6 +31,9 @@ from scipy.optimize import nnls
 from torch import Tensor
 
 from rais.sampling.base import NonFiniteNorm
+
+if TYPE_CHECKING:
+    from jaxtyping import Float, Float64
 
 SMALLEST = 1e-12
 LIFT = 0.02  # Least share of a warm start's mean d: an update by factors takes long to bring a vanished entry back.
@@ -48,11 +51,11 @@ class UncertaintySet(NamedTuple):
 
 
 def learn(
-    features: Tensor,
-    norms: Tensor,
-    weights: Tensor,
-    mean_features: Tensor,
-    start: Tensor | None = None,
+    features: Float[Tensor, "D q"],
+    norms: Float[Tensor, " D"],
+    weights: Float[Tensor, " D"],
+    mean_features: Float[Tensor, " q"],
+    start: Float64[Tensor, " q"] | None = None,
     *,
     constant: int | None = None,
     tolerance: float = TOLERANCE,
