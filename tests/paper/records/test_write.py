@@ -259,3 +259,14 @@ def test_a_diverged_run_is_not_replayed(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="is a run with status diverged: a replay needs one that is done"):
         find.find_replayed(replaying(tmp_path))
     assert find.find_complete(replaying(tmp_path)) is None
+
+
+def test_a_run_is_not_resumed_on_other_data(tmp_path: Path) -> None:
+    cfg = settings(tmp_path)
+    first = opened(cfg, fingerprint="one")
+    first.write(AXES, {"train_loss": 0.5})
+    state = first.state_dict()
+    assert layout.read_meta(first.folder)["data_fingerprint"] == "one"
+    with pytest.raises(layout.RecordError, match="was written with other data than there are now: delete it to start"):
+        opened(cfg, fingerprint="other", resumed=state)
+    assert opened(cfg, fingerprint="one", resumed=state).evaluations == 1
