@@ -233,6 +233,13 @@ def _made_up_run(
         "rho": 1 + (ratio - 1) / phi,
         "phi": phi,
         "sampler_seconds": 0.001 * examples,
+        "phase_forward": 0.004 * examples,
+        "phase_backward": 0.006 * examples,
+        "phase_step": 0.001 * examples,
+        "phase_data": 0.0005 * examples,
+        "phase_norms": 0.0003 * examples,
+        "phase_sampler": 0.0006 * examples,
+        "phase_gain": 0.0001 * examples,
     }
     if arm == "rais":
         learned = np.where(examples > 1.3 * N, 1.0, np.nan)

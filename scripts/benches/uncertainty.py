@@ -21,7 +21,7 @@ def rows(quick: bool) -> Iterator[Row]:
         for q in (Q,) if quick else (4, Q):
             problem = _problem(visits, q)
             solve = partial(learn, *problem, constant=q - 1)
-            ours = {"cold": solve, "warm": partial(solve, solve()[:2])}
+            ours = {"cold": solve, "warm": partial(solve, solve().d)}
             case = f"|D| = {visits}, q = {q}"
             if quick:
                 for name, function in ours.items():

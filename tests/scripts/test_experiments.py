@@ -96,7 +96,12 @@ def test_every_arm_of_the_experiment_trains(experiment: str, tmp_path: Path, mon
                 assert curve.loc[curve["metric"] == "set_center", "value"].notna().any(), "p was never learned"
 
 
-@pytest.mark.parametrize("profile", sorted(path.stem for path in (CONF / "profile").glob("*.yaml")))
+PROFILES = sorted(path.stem for path in (CONF / "profile").glob("*.yaml"))
+
+
+@pytest.mark.parametrize(
+    "profile", [pytest.param(name, marks=() if name == "quick" else pytest.mark.slow) for name in PROFILES]
+)
 def test_every_run_of_a_profile_fits_its_data_and_has_a_name_that_no_other_run_has(profile: str) -> None:
     config.register()
     with initialize_config_dir(str(CONF), version_base="1.3"):
@@ -108,6 +113,7 @@ def test_every_run_of_a_profile_fits_its_data_and_has_a_name_that_no_other_run_h
         assert found.setdefault(run.name, run_id) == run_id, run.name
 
 
+@pytest.mark.slow
 def test_profiles_keep_to_their_time() -> None:
     """Minutes of one core: quick within 15 on two cores, full within 24 hours."""
     config.register()

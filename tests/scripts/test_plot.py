@@ -36,6 +36,7 @@ def test_everything_is_written_and_named(root, tmp_path, capsys):
     assert written == [
         "out/figures/by_loss.png",
         "out/figures/curves_digits.png",
+        "out/figures/seconds.png",
         "out/figures/speedup.png",
         "out/tables/by_loss.csv",
         "out/tables/final.csv",

@@ -332,6 +332,7 @@ def test_interrupt_says_how_to_go_on(
     assert "the same command goes on" in capfd.readouterr().err
 
 
+@pytest.mark.slow
 def test_committed_profiles_are_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Their experiments compose, every replay has its source in the same plan, and full trains all that quick does."""
     monkeypatch.setattr(reproduce.data, "load", lambda name: None)

@@ -47,6 +47,7 @@ def records(runs: Path) -> dict[str, dict]:
 GRID = {f"digits/{arm}/{seed}" for arm in ("uniform", "smoothed_0.1") for seed in (0, 1)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("launcher", ["side_by_side", "submitit_local"])
 def test_launcher_runs_a_sweep_of_complete_runs(launcher: str, tmp_path: Path) -> None:
     ended = sweep(tmp_path, f"hydra/launcher={launcher}", "sampler=uniform,smoothed", "seed=0,1")
@@ -63,7 +64,9 @@ def test_launcher_runs_a_sweep_of_complete_runs(launcher: str, tmp_path: Path) -
 
 
 @pytest.mark.parametrize(
-    "launcher", [("basic",), ("side_by_side", "hydra.launcher.n_jobs=1")], ids=lambda words: words[0]
+    "launcher",
+    [("basic",), pytest.param(("side_by_side", "hydra.launcher.n_jobs=1"), marks=pytest.mark.slow)],
+    ids=lambda words: words[0],
 )
 def test_a_failing_job_is_listed_and_the_others_run(launcher: tuple[str, ...], tmp_path: Path) -> None:
     name, *settings = launcher

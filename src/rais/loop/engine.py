@@ -82,6 +82,7 @@ class Engine:
     `mark` is called with the name of each phase as it ends: sampler (loader, where a `Loader` draws), norms, backward,
     gain, step.
 
+    >>> from rais import Uniform
     >>> x, y = torch.randn(100, 4), torch.randint(3, (100,))
     >>> model = nn.Linear(4, 3)
     >>> engine = Engine(torch.optim.SGD(model.parameters(), lr=0.1), Uniform(n=100, m=10, seed=0))

@@ -45,7 +45,7 @@ def test_figure_is_saved_with_something_on_it(drawn, tmp_path, name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_panel_with_curves_names_its_axes(drawn, name):
-    panels = [axes for axes in drawn[name].axes if axes.lines]
+    panels = [axes for axes in drawn[name].axes if axes.lines or axes.patches]
     assert panels
     for axes in panels:
         assert axes.get_xlabel() or axes.get_shared_x_axes().get_siblings(axes) != [axes]

@@ -33,15 +33,18 @@ NEEDS = Needs(
 
 @style.styled
 def make(records: Records, task: str) -> Figure:
-    """A panel for every task of NEEDS with runs; `task` is one of them."""
+    """A panel for every task of NEEDS with runs at the target; `task` is one of them."""
     table = seconds_table(records)
     tasks = [name for name in NEEDS.tasks_in(records) if name in set(table["task"])]
+    if not tasks:
+        figure = Figure(figsize=(8.2, 2.0))
+        style.say(figure.subplots(), "no run at the target recorded the seconds of each phase")
+        return figure
     counts = [(table["task"] == name).sum() for name in tasks]
     figure = Figure(figsize=(8.2, 1.2 + 0.55 * sum(counts) + 0.35 * len(tasks)))
     panels = figure.subplots(len(tasks), 1, squeeze=False, height_ratios=counts)[:, 0]
     for axes, name in zip(panels, tasks, strict=True):
         _draw(axes, table[table["task"] == name], name)
-    panels[-1].set_xlabel(style.AXIS_LABELS["seconds"])
     handles = [Patch(color=COLORS[phase], label=phase) for phase in PHASES]
     figure.legend(handles=handles, loc="outside upper center", ncols=len(handles), handlelength=1.0)
     return figure
@@ -58,5 +61,5 @@ def _draw(axes: Axes, table: pd.DataFrame, task: str) -> None:
     axes.set_yticks(places, [style.look(arm).label for arm in table["arm"]])
     axes.invert_yaxis()
     axes.set_xlim(right=1.18 * left.max())
-    axes.set_title(task)
+    axes.set(title=task, xlabel=style.AXIS_LABELS["seconds"], ylabel="arm")
     axes.grid(axis="y", visible=False)
