@@ -185,7 +185,7 @@ def unrun_table(records: Records, bench: Path) -> str:
         if row["task"] not in records.comparable.tasks:
             command = f"`python scripts/train.py --multirun experiment=curves task={row['task']}`"
             seconds, hours = float(row["seconds_per_step"]), float(row["hours_per_run"])
-            lines.append(cells([row["task"], command, f"{seconds:.1f} s", f"{hours:.0f} h"]))
+            lines.append(cells([row["task"], command, f"{seconds:.2g} s", f"{hours:.2g} h"]))
     return _with_source(lines, bench, "tasks")
 
 
