@@ -9,7 +9,7 @@ import torch
 
 import toy
 from rais.gain import Adaptive, FromParts, Minibatch
-from rais.paper.settings.schema import GainConfig
+from rais.paper.settings import GainConfig
 from rais.paper.training import build
 from rais.paper.training.loop import Loop
 from rais.paper.training.root import Root

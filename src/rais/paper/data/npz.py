@@ -29,7 +29,7 @@ ROUNDING = 1e-4  # How far outside [0, 1] a float counts as rounded: a fortieth 
 # What zipfile, zlib and NumPy's reader of headers raise on damaged or hostile members.
 UNREADABLE = (
     *(ValueError, EOFError, KeyError, TypeError, OverflowError, MemoryError, RecursionError, RuntimeError),
-    *(SyntaxError, tokenize.TokenError, NotImplementedError, zipfile.BadZipFile, zlib.error),
+    *(SyntaxError, tokenize.TokenError, zipfile.BadZipFile, zlib.error),
 )
 
 

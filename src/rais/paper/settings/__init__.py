@@ -1,10 +1,8 @@
 """The typed settings of a run, their ranges, what they build, and the identity that follows from them."""
 
 from rais.paper.settings.compose import explain, from_hydra, is_of_hydra, register
-from rais.paper.settings.identity import arm, run_id, scientific, slug
-from rais.paper.settings.schema import (
+from rais.paper.settings.groups import (
     AugmentConfig,
-    Config,
     DataConfig,
     ExponentialConfig,
     GainConfig,
@@ -20,6 +18,8 @@ from rais.paper.settings.schema import (
     WandbConfig,
     Z2CNNConfig,
 )
+from rais.paper.settings.identity import arm, run_id, scientific, slug
+from rais.paper.settings.schema import Config
 
 __all__ = [
     "AugmentConfig",

@@ -19,7 +19,8 @@ from rais.gradnorm import norms_and_gradient
 from rais.loop.outliers import OutlierCap
 from rais.paper import data
 from rais.paper.records.find import read_multipliers
-from rais.paper.settings.schema import Config, phis_of
+from rais.paper.settings.groups import phis_of
+from rais.paper.settings.schema import Config
 from rais.paper.training import ablation
 from rais.paper.training.diagnose import SideBySide
 from rais.paper.training.evaluate import fixed_subset
