@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -19,6 +20,7 @@ try:
 except ImportError:  # also where the installed NumPy is too new for it
     numba = None
 
+Array = np.ndarray[Any, Any]
 HALF = (torch.float16, torch.bfloat16)
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -34,7 +36,7 @@ def loop(function: F) -> F:
         return numba.njit(**options)(function)  # type: ignore[no-any-return]
 
 
-def array(x: Tensor) -> Any:
+def array(x: Tensor) -> Array:
     """The numbers of `x`, on the CPU, as loops take them: in place, or widened where they are of half precision."""
     if x.requires_grad:
         x = x.detach()

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
 
-from rais.compiled import loop
-
-Array = np.ndarray[Any, Any]
+from rais.compiled import Array, loop
 
 
 @loop
 def average(norm: Array, weight: Array, mean_norm: float, rates: Array, sums: Array) -> float:
     """What `minibatch_moments`, `RunningMean.update` and `Adaptive.rho` do; returns the smallest ρ.
 
-    norm, weight (m,); rates (k, 1), sums (k, 3)."""
+    norm, weight (m,); rates (k, 1), sums (k, 3).
+    [derived, docs/derivations.md: moments; gain ratio]"""
     first = second = 0.0
     for j in range(len(norm)):
         v = norm[j] / mean_norm

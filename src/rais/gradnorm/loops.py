@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
 
-from rais.compiled import loop
-
-Array = np.ndarray[Any, Any]
+from rais.compiled import Array, loop
 
 
 @loop
 def label_norms(logits: Array, target: Array, ignore_index: int) -> tuple[Array, bool]:
-    """‖softmax(z_i) − y_i‖ (b,) from logits (b, C) and target (b,), and whether a label was none."""
+    """‖softmax(z_i) − y_i‖ (b,) from logits (b, C) and target (b,), and whether a label was none.
+    [derived, docs/derivations.md: loss-layer norm]"""
     classes = logits.shape[1]
     out = np.empty(len(logits), logits.dtype)
     for i in range(len(logits)):

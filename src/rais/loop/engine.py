@@ -23,14 +23,14 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from rais.gain import Pace, SquaredParts, inner
+from rais.gain import Pace
 from rais.loop.choose import choose_gain, choose_outliers, refuse_sharded
 from rais.loop.flight import Flight
 from rais.loop.gradients import are_finite, unscale
-from rais.loop.graph import has_unweighted_statistics, norm_of
+from rais.loop.graph import norm_of, refuse_unweighted
 from rais.loop.loader import Loader
 from rais.loop.looks import Looks
-from rais.loop.minibatch import Part, check_factors, in_order, join, whole_size
+from rais.loop.minibatch import Part, check_factors, check_losses, in_order, is_whole, join, whole_size
 from rais.loop.parts import PartSquares
 from rais.loop.ranks import Ranks, answering
 from rais.loop.rate import Rate
@@ -223,18 +223,17 @@ class Engine:
         """
         part = self._part(draw, losses, out, norm, inputs, targets)
         self.mark("norms")
-        share = self._share(part)
         factor = 1.0 if scaler is None else scaler.get_scale()
         self._factors.append(factor)
         if self.measures_phi(draw):
             if not self.squares.is_open:
                 self.squares.open(self.parameters)
-            pieces = self._halves(part) if self._is_whole(draw) else [(len(draw.index), part.weighted.sum())]
+            pieces = part.pieces()
             for k, (size, total) in enumerate(pieces):
                 self.squares.begin(size, factor * size / whole_size(draw) * self.ranks.count)
                 self._run(total * (self.ranks.count / whole_size(draw)), scaler, k + 1 < len(pieces))
         else:
-            self._run(share, scaler, self.gain.needs_graph and self._is_whole(draw))
+            self._run(part.share(self.ranks.count), scaler, self.gain.needs_graph)
         self.weighing.end()
         self.mark("backward")
         return part.weighted.detach().mean()
@@ -261,11 +260,11 @@ class Engine:
             )
         part = self._part(draw, losses, out, norm, inputs, targets)
         self.mark("norms")
-        share = self._share(part)
+        share = part.share(self.ranks.count)
         self._pending += 1
         share.register_hook(self._hear(draw))
-        if self.measures_phi(draw) and self._is_whole(draw):
-            for size, total in self._halves(part):
+        if self.measures_phi(draw) and is_whole(draw):
+            for size, total in part.pieces():
                 self.squares.begin(size, size / len(draw.index))
                 self.squares.add(
                     torch.autograd.grad(total / len(draw.index), self.parameters, retain_graph=True, allow_unused=True)
@@ -293,26 +292,16 @@ class Engine:
                 loss.backward(retain_graph=retain_graph)
 
     def _part(self, draw: Draw, losses: Tensor, out: Tensor, norm: Tensor | None, inputs: Any, targets: Any) -> Part:
-        if losses.shape != draw.index.shape:
-            cure = "compute them with reduction='none'"
-            if losses.dim() == 1:
-                cure = "pass the draw, or the part of it, that the model's inputs were taken from"
-            raise ValueError(
-                f"losses have shape {tuple(losses.shape)}, the draw has {len(draw.index)} examples: one loss for each "
-                f"is needed; {cure}"
-            )
-        if self.gain.needs_graph and not self._is_whole(draw):
+        check_losses(draw, losses)
+        if self.gain.needs_graph and not is_whole(draw):
             raise ValueError(
                 "this gain's φ needs the whole minibatch in one backward pass, and this is a part of it: use "
                 "gain='auto', whose φ comes from the parts, or FromParts in place of HalfBatch"
             )
         self.weighing.check(draw)
         is_a_power_of_two = self.iteration & (self.iteration - 1) == 0
-        if is_a_power_of_two and not self.sampler.weighs_one and has_unweighted_statistics(losses):
-            raise RuntimeError(
-                "the model has batch normalisation in training mode whose statistics are not weighted: "
-                "model = rais.prepare(model), and Engine(…, model=model)"
-            )
+        if is_a_power_of_two and not self.sampler.weighs_one:
+            refuse_unweighted(losses)
         if norm is None and self.needs_norms:
             norm = norm_of(losses, out)
         weight = draw.weight.to(losses.device)
@@ -321,19 +310,6 @@ class Engine:
         part = Part(draw, weight, norm, weight * losses, inputs, targets)
         self._parts.append(part)
         return part
-
-    def _is_whole(self, draw: Draw) -> bool:
-        return len(draw.index) == whole_size(draw)
-
-    def _share(self, part: Part) -> Tensor:
-        """The part's share of the minibatch's mean loss; times the ranks, over which gradients are averaged."""
-        if self.ranks.count == 1 and self._is_whole(part.draw):
-            return part.weighted.mean()
-        return part.weighted.sum() * (self.ranks.count / whole_size(part.draw))
-
-    def _halves(self, part: Part) -> list[tuple[int, Tensor]]:
-        half = len(part.weighted) // 2
-        return [(half, part.weighted[:half].sum()), (len(part.weighted) - half, part.weighted[half:].sum())]
 
     def measures_phi(self, draw: Draw) -> bool:
         """Whether φ is measured with this draw. A loop that works such a draw off in two parts, where it can, spares
@@ -376,7 +352,9 @@ class Engine:
                 scaler.update()
             return False
         if self.squares.sizes:
-            batch = batch._replace(parts=self._part_squares(batch.draw))
+            firsts = [part.draw.first for part in self._parts]
+            squares = self.squares.of_whole(len(batch.draw.index), firsts, self._gradients(), self.ranks)
+            batch = batch._replace(parts=squares)
         if self.ranks.count > 1 and self.iteration % COMPARE_EVERY == 0:
             self._compare_ranks(whole)
         if self.sampler.needs_norms:
@@ -421,16 +399,6 @@ class Engine:
 
     def _gradients(self) -> list[Tensor]:
         return [p.grad for p in self.parameters if p.grad is not None]
-
-    def _part_squares(self, draw: Draw) -> SquaredParts:
-        sizes, part_sq = self.squares.close(self.device)
-        gradients = self._gradients()
-        whole_sq = inner(gradients, gradients)
-        if self.ranks.count > 1:
-            firsts = [part.draw.first for part in self._parts]
-            sizes, part_sq = self.ranks.share_parts(len(draw.index), firsts, sizes, part_sq)
-            whole_sq = self.ranks.from_first(whole_sq)
-        return SquaredParts(sizes, part_sq, whole_sq)
 
     def _compare_ranks(self, draw: Draw) -> None:
         self.ranks.compare(

@@ -40,6 +40,19 @@ def signed(saved: int) -> int:
     return saved - 2**64 if saved >= 2**63 else saved
 
 
+def refuse_unweighted(losses: Tensor) -> None:
+    """Refuse a model whose batch statistics count every example alike, which would bias the gradient.
+
+    Raises:
+        RuntimeError: batch normalisation in training mode, other than this package's, is in the graph.
+    """
+    if has_unweighted_statistics(losses):
+        raise RuntimeError(
+            "the model has batch normalisation in training mode whose statistics are not weighted: "
+            "model = rais.prepare(model), and Engine(…, model=model)"
+        )
+
+
 def has_unweighted_statistics(losses: Tensor) -> bool:
     """Whether batch normalisation in training mode, other than this package's, is in the graph of `losses`."""
     seen: set[Any] = set()

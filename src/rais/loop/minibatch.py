@@ -29,6 +29,39 @@ class Part(NamedTuple):
     inputs: Any
     targets: Any
 
+    def share(self, ranks: int) -> Tensor:
+        """The part's share of the minibatch's mean loss; times the ranks, over which gradients are averaged."""
+        if ranks == 1 and is_whole(self.draw):
+            return self.weighted.mean()
+        return self.weighted.sum() * (ranks / whole_size(self.draw))
+
+    def pieces(self) -> list[tuple[int, Tensor]]:
+        """What φ compares, examples and the sum of their losses: the halves of a whole minibatch, else this part."""
+        m = len(self.weighted)
+        if not is_whole(self.draw):
+            return [(m, self.weighted.sum())]
+        return [(m // 2, self.weighted[: m // 2].sum()), (m - m // 2, self.weighted[m // 2 :].sum())]
+
+
+def check_losses(draw: Draw, losses: Tensor) -> None:
+    """Refuse losses (m,) that are not one for each example of `draw`.
+
+    Raises:
+        ValueError: it names the cure.
+    """
+    if losses.shape != draw.index.shape:
+        cure = "compute them with reduction='none'"
+        if losses.dim() == 1:
+            cure = "pass the draw, or the part of it, that the model's inputs were taken from"
+        raise ValueError(
+            f"losses have shape {tuple(losses.shape)}, the draw has {len(draw.index)} examples: one loss for each is "
+            f"needed; {cure}"
+        )
+
+
+def is_whole(draw: Draw) -> bool:
+    return len(draw.index) == whole_size(draw)
+
 
 def whole_size(draw: Draw) -> int:
     """m, also of a part of the minibatch."""

@@ -17,6 +17,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from rais.gain import SquaredParts, inner
+from rais.loop.ranks import Ranks
+
 
 class PartSquares:
     """Listens from `open` to `close`, to the part that was begun last."""
@@ -50,6 +53,16 @@ class PartSquares:
         values = gradient.coalesce().values() if gradient.is_sparse else gradient
         values = values.detach()
         self.norms[-1].append(torch.linalg.vector_norm(values, dtype=torch.promote_types(values.dtype, torch.float32)))
+
+    def of_whole(self, m: int, firsts: Sequence[int], gradients: Sequence[Tensor], ranks: Ranks) -> SquaredParts:
+        """The squares of the parts since `open`, those of all ranks, beside that of the minibatch of m that they make,
+        whose gradient is `gradients`. `firsts`: where each part begins in it. Nothing is listened to any more."""
+        sizes, part_sq = self.close(gradients[0].device)
+        whole_sq = inner(gradients, gradients)
+        if ranks.count > 1:
+            sizes, part_sq = ranks.share_parts(m, firsts, sizes, part_sq)
+            whole_sq = ranks.from_first(whole_sq)
+        return SquaredParts(sizes, part_sq, whole_sq)
 
     def close(self, device: torch.device) -> tuple[list[int], Tensor]:
         """m_k and ‖g_k‖² (k,) float64 of the parts since `open`; nothing is listened to any more."""

@@ -11,7 +11,7 @@ from typing import Any
 
 from rais.gain.state import below
 
-VERSION = 1
+VERSION = 2
 PARTS = ("sampler", "flight", "gain", "outliers")
 LOOKS = ("t", "next", "skipped", "skipped_in_a_row")
 

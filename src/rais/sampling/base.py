@@ -29,7 +29,7 @@ from rais.sampling.tickets import COLUMNS, DTYPES, Tickets
 if TYPE_CHECKING:
     from jaxtyping import Float, Float64, Int64
 
-VERSION = 2  # of the state: raised when an older one can no longer be read
+VERSION = 3  # of the state: raised when an older one can no longer be read
 LARGEST_NORM = 1e18  # its square, and that of a sum of a few, still fits into float32
 
 
@@ -270,7 +270,7 @@ def checked(draw: Draw, norm: Tensor, n: int) -> Tensor:
 
 def _check_columns(state: dict[str, Any], n: int) -> None:
     """Refuse a state whose draws, of variable number, do not fit together or have examples outside 0 … n−1."""
-    columns = {"order": state["order"]} if "order" in state else {}
+    columns = {name: state[name] for name in ("order", "owed") if name in state}
     for group in ("held", "ahead", "seen"):
         size = len(state.get(f"{group}_index", ()))
         for name, dtype in zip(COLUMNS, DTYPES, strict=True):

@@ -13,14 +13,11 @@ Each function does what the tensor operations of its namesake do. All numbers ar
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
-from rais.compiled import loop
+from rais.compiled import Array, loop
 
 BRANCH = 64
-Array = np.ndarray[Any, Any]
 
 
 @loop
@@ -99,7 +96,7 @@ def copied(norm: Array) -> tuple[Array, float, float]:
 def features_of(past: Array, count: int, fixed: Array, every: Array) -> None:
     """All features of one example, (11 + fixed,): means over 1, 2, 4, 8, 16 norms, variances and deviations, `fixed`.
 
-    Centred on the newest norm, so that nearly equal norms lose no digits."""
+    Centred on the newest norm, so that nearly equal norms lose no digits. [features recalled]"""
     newest = np.float64(past[0])
     total = square = 0.0
     age = 0

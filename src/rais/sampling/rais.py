@@ -179,7 +179,7 @@ class RAIS(Sampler):
         if robust is None:
             robust, turn = self._new_robust(), self.n
             self.robust, self.uniform = robust, None
-        if self.draws == "independent":
+        if robust.is_independent:
             self.round.drop()
         for first, features in self.features.turn(turn):
             robust.set_from(first, robust_norms(features, self.c, self.d, self.k))
@@ -238,7 +238,7 @@ class RAIS(Sampler):
             "added": self.recent.added,
             "position": self.features.position,
             "order": torch.empty(0, dtype=torch.int32) if self.uniform is None else self.uniform.order.clone(),
-            "owed": self.robust.owed if isinstance(self.robust, Spaced) else torch.empty(0, dtype=torch.int64),
+            "owed": torch.empty(0, dtype=torch.int64) if self.robust is None else self.robust.owed.clone(),
             **self.round.state(),
         }
 
@@ -250,8 +250,7 @@ class RAIS(Sampler):
         if state["has_learned"]:
             self.robust = self._new_robust()
             self.robust.adopt(tables)
-            if isinstance(self.robust, Spaced):
-                self.robust.owed = state["owed"].to(self.device, copy=True)
+            self.robust.owed = state["owed"].to(self.device, copy=True)
         else:
             self.uniform = Uniform(self.n, self.m, generator=self.generator)
             self.uniform.order = state["order"].to(self.device, copy=True)

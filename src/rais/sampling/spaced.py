@@ -40,6 +40,8 @@ class Spaced(Categorical):
         ValueError: more than 10⁷ examples.
     """
 
+    is_independent = False
+
     def __init__(self, n: int, *, device: torch.device | str = "cpu") -> None:
         if n > LARGEST:
             raise ValueError(
@@ -51,7 +53,6 @@ class Spaced(Categorical):
         self.now = torch.zeros((), dtype=torch.float64, device=device)
         self.horizon = torch.zeros((), dtype=torch.float64, device=device)
         self.near: Tensor | None = None
-        self.owed = torch.empty(0, dtype=torch.int64, device=device)
         self.spread = SPREAD
 
     def tables(self) -> dict[str, Tensor]:

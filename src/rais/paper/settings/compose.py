@@ -1,7 +1,7 @@
 """From YAML files and a command line to a checked `Config`: the only place that knows Hydra.
 
-YAML files in conf/ fill the classes of schema.py. Hydra refuses a key that no class has; what it lets through (`+key`,
-`~key`, a group that is null) is refused here, and everything that is refused is explained in one line.
+YAML files in conf/ fill the classes of schema.py and groups.py. Hydra refuses a key that no class has; what it lets
+through (`+key`, `~key`, a group that is null) is refused here, and everything that is refused is explained in one line.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The settings of each part of a run: a class for each choice, ranges beside its fields, `build` beside its settings."""
+"""The settings of a run's parts: a class for each choice, ranges beside its fields, `build` beside its settings."""
 
 from __future__ import annotations
 
