@@ -44,8 +44,8 @@ def _row(n: int) -> tuple[float, ...]:
         _step(sampler, g)
     step = _seconds(lambda: [_step(sampler, g) for _ in range(STEPS)]) / STEPS
     solve = _seconds(sampler.solve)
-    tensors = [x for x in sampler.state_dict(copy=False).values() if isinstance(x, torch.Tensor)]
-    kept = sum(x.nbytes for x in tensors if x.numel() >= n // 4096) - sampler.recent.ring.nbytes
+    state = sampler.state_dict(copy=False)
+    kept = sum(state[name].nbytes for name in ("past", "count", "table", "blocks", "tops"))
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "state.pt"
         write = _seconds(lambda: torch.save(sampler.state_dict(copy=False), file))

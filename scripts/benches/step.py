@@ -49,8 +49,7 @@ def random_images(n: int, shape: tuple[int, ...], classes: int = 10) -> data.Dat
 
 def loop_of(task: str, overrides: list[str], dataset: data.Dataset) -> Loop:
     cfg = config.from_hydra(compose("config", [f"task={task}", "device=cpu", *overrides]))
-    loop = Loop(build.build(cfg, dataset), None, epochs=cfg.epochs, evaluations=cfg.evaluations)
-    return loop
+    return Loop(build.build(cfg, dataset), None, epochs=cfg.epochs, evaluations=cfg.evaluations)
 
 
 def _steps(task: str, overrides: list[str], dataset: data.Dataset) -> Callable[[], None]:

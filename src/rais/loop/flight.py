@@ -97,6 +97,6 @@ class Flight:
 
 
 def _own(draw: Draw) -> Draw:
-    """A copy of the draw: a loop that writes into them changes nothing that is kept."""
+    """A copy of the draw: a loop that writes into its tensors changes nothing that is kept."""
     side = None if draw.side is None else draw.side.clone()
     return draw._replace(index=draw.index.clone(), weight=draw.weight.clone(), side=side)
