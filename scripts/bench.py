@@ -3,7 +3,7 @@
 One file of benches/ asks one question. The table is results/bench/bench.csv; `--quick` runs everything in miniature
 and without rivals that have to be installed. `--tasks` instead measures a step of uniform SGD on every task and what a
 run would take at that pace (results/bench/tasks.csv), `--scale` RAIS from 10^4 to 10^8 examples (results/bench/
-scale.csv; 12 GB).
+scale.csv; 12 GB), `--gpu` the step and the oracle on a GPU (results/bench/gpu.csv).
 """
 
 from __future__ import annotations
@@ -13,13 +13,14 @@ import csv
 import json
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from types import ModuleType
 
 import torch
 from hydra import initialize_config_dir
 
-from benches import drawing, loop, norms, oracle, scale, step, tasks, uncertainty
+from benches import drawing, gpu, loop, norms, oracle, scale, step, tasks, uncertainty
 from rais.paper import settings
 from rais.paper.records.environment import environment
 
@@ -38,14 +39,18 @@ COLUMNS = (
 )
 
 
-def measure(names: Sequence[str], quick: bool) -> list[dict[str, object]]:
-    """The rows of bench.csv, printed as they come."""
-    about = environment(torch.device("cpu"))
+def measure(benches: Iterable[ModuleType], quick: bool, device: torch.device) -> list[dict[str, object]]:
+    """The rows of bench.csv or gpu.csv, printed as they come."""
+    about = environment(device)
     versions = " ".join(f"{name} {about['versions'][name]}" for name in ("torch", "numpy", "scipy"))
-    shared = {"threads": torch.get_num_threads(), "hardware": about["hardware"]["cpu"], "versions": versions}
+    shared = {
+        "threads": torch.get_num_threads(),
+        "hardware": about["hardware"]["gpu"] or about["hardware"]["cpu"],
+        "versions": versions,
+    }
     found = []
-    for name in names:
-        for row in BENCHES[name].rows(quick):
+    for bench in benches:
+        for row in bench.rows(quick):
             found.append({**row.cells(), **shared})
             print("  ".join(str(value) for value in row.cells().values()), flush=True)
     return found
@@ -63,11 +68,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("names", nargs="*", choices=[*BENCHES, []], metavar="NAME", help=f"of {', '.join(BENCHES)}")
     parser.add_argument("--quick", action="store_true", help="in miniature, without rivals")
+    parser.add_argument("--gpu", action="store_true", help="what a GPU changes instead")
     parser.add_argument("--tasks", action="store_true", help="a step of every task instead")
     parser.add_argument("--scale", type=float, metavar="N", help="RAIS up to N examples instead: --scale 1e8")
     parser.add_argument("--out", type=Path, default=ROOT / "results" / "bench")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
+    device = torch.device("cuda" if options.gpu else "cpu")
     settings.register()
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         if options.tasks:
@@ -75,13 +82,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         elif options.scale:
             name, lines = "scale", [scale.HEADER, *_shown(scale.rows(int(options.scale)))]
         else:
-            made = measure(options.names or list(BENCHES), options.quick)
-            name, lines = "bench", [COLUMNS, *([row[column] for column in COLUMNS] for row in made)]
+            chosen = [gpu] if options.gpu else [BENCHES[name] for name in options.names or BENCHES]
+            made = measure(chosen, options.quick, device)
+            name, lines = (
+                "gpu" if options.gpu else "bench",
+                [COLUMNS, *([row[column] for column in COLUMNS] for row in made)],
+            )
     options.out.mkdir(parents=True, exist_ok=True)
     with (options.out / f"{name}.csv").open("w", newline="", encoding="utf-8") as file:
         csv.writer(file, lineterminator="\n").writerows(lines)
     command = " ".join(["python scripts/bench.py", *(sys.argv[1:] if arguments is None else arguments)])
-    about = {"command": command, **environment(torch.device("cpu"))}
+    about = {"command": command, **environment(device)}
     (options.out / f"{name}.json").write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
     return 0
 

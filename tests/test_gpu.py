@@ -7,8 +7,15 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
+import torch.distributed as dist
+from torch.nn.parallel import DistributedDataParallel
 
+import ddp_run
+import loops
+import rais
 import toy
+from rais import rng
+from rais.loop.ranks import Ranks
 from rais.paper.records.write import Record
 from rais.paper.training import build
 from rais.paper.training.loop import Loop, train
@@ -49,3 +56,27 @@ def test_a_record_has_the_same_rows_as_on_the_cpu(tmp_path: Path) -> None:
         tables.append(pd.read_csv(loop.record.folder / "record.csv"))
     on_cpu, on_gpu = (set(table["metric"]) for table in tables)
     assert on_cpu == on_gpu and list(tables[0].columns) == list(tables[1].columns)
+
+
+def test_nccl(tmp_path: Path) -> None:
+    """What ranks tell one another by NCCL; one rank, as two cannot share a GPU. Two are tested with gloo."""
+    dist.init_process_group("nccl", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
+    try:
+        x, y = (each.cuda() for each in loops.data(ddp_run.N))
+        model = DistributedDataParallel(loops.network().cuda())
+        engine = rais.Engine(
+            torch.optim.SGD(model.parameters(), lr=ddp_run.LR),
+            rais.RAIS(ddp_run.N, ddp_run.M, generator=rng.generator(0, "sampling", "cuda"), visits=90, refresh=4),
+            group=dist.group.WORLD,
+        )
+        ranks = Ranks(dist.group.WORLD)
+        for _ in range(40):
+            draw = engine.draw()
+            norm, weight = ranks.share(ddp_run.M, 0, 2 * draw.weight, draw.weight)
+            assert torch.equal(weight, draw.weight) and torch.equal(norm, 2 * draw.weight)
+            ddp_run.micro_batch(engine, model, draw, (x, y))
+            engine.step()
+        ranks.compare({"the draw": draw.index, "r": engine.ratio})
+        assert ranks.from_first(engine.ratio) == engine.ratio > 1
+    finally:
+        dist.destroy_process_group()

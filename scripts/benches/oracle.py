@@ -22,20 +22,20 @@ def rows(quick: bool) -> Iterator[Row]:
     g = rng.generator(0, "evaluation")
     x, y = torch.rand(n, 1, 28, 28, generator=g), torch.randint(10, (n,), generator=g)
     model = models.build(name="lenet5", channels=1, classes=10, size=28, seed=0)
-    seconds = in_turns({"ours": _norms(model, x, y), "floor": _passes(model, x, y)}, rounds=2 if quick else 9)
+    seconds = in_turns({"ours": norms(model, x, y), "floor": passes(model, x, y)}, rounds=2 if quick else 9)
     yield Row("oracle", f"lenet5, n = {n}", seconds["ours"], "forward + backward of all", seconds["floor"], 1.3)
 
 
-def _norms(model: nn.Module, x: torch.Tensor, y: torch.Tensor) -> Callable[[], object]:
+def norms(model: nn.Module, x: torch.Tensor, y: torch.Tensor, chunk: int = CHUNK) -> Callable[[], object]:
     def loss(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         return cross_entropy(logits, target, reduction="none")
 
-    return lambda: norms_and_gradient(model, loss, zip(x.split(CHUNK), y.split(CHUNK), strict=True))
+    return lambda: norms_and_gradient(model, loss, zip(x.split(chunk), y.split(chunk), strict=True))
 
 
-def _passes(model: nn.Module, x: torch.Tensor, y: torch.Tensor) -> Callable[[], object]:
+def passes(model: nn.Module, x: torch.Tensor, y: torch.Tensor, chunk: int = CHUNK) -> Callable[[], object]:
     def run() -> None:
-        for inputs, targets in zip(x.split(CHUNK), y.split(CHUNK), strict=True):
+        for inputs, targets in zip(x.split(chunk), y.split(chunk), strict=True):
             cross_entropy(model(inputs), targets, reduction="sum").backward()
         model.zero_grad(set_to_none=True)
 

@@ -35,28 +35,30 @@ def rows(quick: bool) -> Iterator[Row]:
     for case in ("digits",) if quick else list(CASES)[1:]:
         overrides, n, shape, block, rounds = CASES[case]
         task, dataset = case.split(",")[0], random_images(n, shape)
-        steps = {sampler: _steps(task, [f"sampler={sampler}", *overrides], dataset) for sampler in ("rais", "uniform")}
+        steps = {
+            sampler: training_step(task, [f"sampler={sampler}", *overrides], dataset) for sampler in ("rais", "uniform")
+        }
         seconds = in_turns(steps, rounds=rounds, block=block, clock=time.process_time)
         yield Row("step", case, seconds["rais"], "uniform", seconds["uniform"], TARGET)
 
 
-def random_images(n: int, shape: tuple[int, ...], classes: int = 10) -> data.Dataset:
+def random_images(n: int, shape: tuple[int, ...], classes: int = 10, device: str = "cpu") -> data.Dataset:
     g = rng.generator(0, "evaluation")
     images = torch.randint(256, (n, *shape), generator=g, dtype=torch.uint8)
-    split = data.Split(images, torch.randint(classes, (n,), generator=g))
+    split = data.Split(images, torch.randint(classes, (n,), generator=g)).to(device)
     return data.Dataset("random", split, split.first(1), classes)
 
 
 def loop_of(task: str, overrides: list[str], dataset: data.Dataset) -> Loop:
-    cfg = config.from_hydra(compose("config", [f"task={task}", "device=cpu", *overrides]))
+    cfg = config.from_hydra(compose("config", [f"task={task}", *overrides]))
     return Loop(build.build(cfg, dataset), None, epochs=cfg.epochs, evaluations=cfg.evaluations)
 
 
-def _steps(task: str, overrides: list[str], dataset: data.Dataset) -> Callable[[], None]:
+def training_step(task: str, overrides: list[str], dataset: data.Dataset) -> Callable[[], None]:
     """One step of a run whose sampler, if it learns, has learned already."""
     loop = loop_of(task, overrides, dataset)
     sampler = loop.parts.sampler
-    norms = torch.randn(sampler.n, generator=rng.generator(0, "evaluation")).exp()
+    norms = torch.randn(sampler.n, generator=rng.generator(0, "evaluation")).exp().to(dataset.train.labels.device)
     while not getattr(sampler, "has_learned", True):
         draw = sampler.draw()
         sampler.observe(draw, norms[draw.index])
