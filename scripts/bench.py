@@ -91,7 +91,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options.out.mkdir(parents=True, exist_ok=True)
     with (options.out / f"{name}.csv").open("w", newline="", encoding="utf-8") as file:
         csv.writer(file, lineterminator="\n").writerows(lines)
-    command = " ".join(["python scripts/bench.py", *(sys.argv[1:] if arguments is None else arguments)])
+    words = [*(sys.argv[1:] if arguments is None else arguments)]
+    if "--out" in words:  # where it wrote says nothing of what it measured
+        del words[words.index("--out") : words.index("--out") + 2]
+    command = " ".join(["python scripts/bench.py", *words])
     about = {"command": command, **environment(device)}
     (options.out / f"{name}.json").write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
     return 0

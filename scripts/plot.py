@@ -17,6 +17,7 @@ import pandas as pd
 
 from rais.paper import figures
 from rais.paper.analysis import readme
+from rais.paper.analysis.pilots import with_targets
 from rais.paper.analysis.speedup import at_target, speedup_table, speedup_text
 from rais.paper.records.layout import RecordError, run_folders
 from rais.paper.records.read import Records, load
@@ -107,8 +108,8 @@ def resolve(asked: Sequence[str], known: Sequence[str]) -> list[str]:
 def main(arguments: Sequence[str] | None = None) -> int:
     options = parse(arguments)
     try:
-        records = load(options.records)
         pilots = load(options.pilots) if run_folders(options.pilots) else None
+        records = with_targets(load(options.records), pilots)
         names = resolve(options.names, figures.names(records))
         if options.check:
             return check(records, pilots, options)

@@ -126,6 +126,7 @@ def examples() -> dict[str, tuple[Call, Call]]:
         ),
         "sampling.base.Sampler.observe": (call(sampler, hand, vector(4)), call(sampler, hand, vector(4)[:, None])),
         "sampling.base.Sampler.weight": (call(sampler, labels(4)), call(sampler, vector(4))),
+        "sampling.base.is_first": (call(labels(4)), call(vector(4))),
         "sampling.base.mean_of_repeats": (call(labels(4), vector(4)), call(labels(4), vector(3))),
         "sampling.categorical.Categorical.sample": (call(tree, 3, source), call(tree, "3", source)),
         "sampling.categorical.Categorical.set": (

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from rais.sampling import Draw, NonFiniteNorm, Sampler
-from rais.sampling.base import mean_of_repeats
+from rais.sampling.base import is_first, mean_of_repeats
 
 KINDS = ("uniform", "oracle", "smoothed_0", "smoothed_0.1", "rais", "rais_constant")
 
@@ -59,9 +59,11 @@ def test_other_bad_observations_are_refused_and_leave_no_trace(kind, make, play)
 def test_mean_of_repeats():
     index = torch.tensor([4, 2, 4, 9, 2, 4])
     value = torch.tensor([1.0, 10.0, 2.0, 7.0, 20.0, 6.0])
-    distinct, where, mean = mean_of_repeats(index, value)
-    assert torch.equal(distinct[where], index)
-    assert distinct.tolist() == [2, 4, 9] and mean.tolist() == [15.0, 3.0, 7.0] and mean.dtype == torch.float64
+    ascending, where, mean = mean_of_repeats(index, value)
+    assert torch.equal(ascending[where], index)
+    once = is_first(ascending)  # tensor operations keep the repeats
+    assert ascending[once].tolist() == [2, 4, 9] and mean[once].tolist() == [15.0, 3.0, 7.0]
+    assert mean[where].tolist() == [3.0, 15.0, 3.0, 7.0, 15.0, 3.0] and mean.dtype == torch.float64
 
 
 @pytest.mark.parametrize("m", [33, 128, 100_000])

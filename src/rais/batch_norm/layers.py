@@ -15,10 +15,10 @@ fewer passes over x.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
@@ -44,31 +44,58 @@ class Importance(NamedTuple):
     total: Tensor
 
 
-class _Moments(torch.autograd.Function):
-    """μ = Σ_i share_i mean_l x_il and σ² = Σ_i share_i mean_l (x_il − μ)², each (C,), of x (m, C, ...).
+class Statistics(NamedTuple):
+    """`mean` and `variance` (C,) of a weighted minibatch, in float32 or wider, the number N () of places that its
+    weights stand for, and the `share` (m,) of each example in it."""
 
-    In the dtype of `share`. Its own backward reads x once, where autograd would go through several tensors of that
-    size [derived, docs/derivations.md: weighted statistics].
+    mean: Tensor
+    variance: Tensor
+    number: Tensor
+    share: Tensor
+
+
+class _Normalised(torch.autograd.Function):
+    """γ (x − μ)/√(σ² + ε) + β of x (m, C, ...), where μ and σ² (C,) are the statistics of x by `share`.
+
+    The gradient through μ and σ² is that of batch normalisation with share_i/L in place of 1/(m L): for g = ∂/∂y and
+    x̂ = (x − μ)/√(σ² + ε), ∂/∂x_il = γ/√(σ² + ε) · (g_il − share_i/L · (Σ g + x̂_il Σ g x̂)) [derived,
+    docs/derivations.md: weighted statistics]. torch's kernels for constant statistics give the output, the first term
+    and both sums, which are those of all ranks of `group`.
     """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, share: Tensor) -> tuple[Tensor, Tensor]:
-        places = tuple(range(2, x.dim()))
-        share, wide = share[:, None], x.to(share.dtype)
-        mean = (share * wide.mean(places)).sum(0)
-        variance = (share * (wide - _per_channel(mean, x)).square_().mean(places)).sum(0)
-        ctx.save_for_backward(x, share, mean)
-        return mean, variance
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        share: Tensor,
+        mean: Tensor,
+        variance: Tensor,
+        scale: Tensor,
+        shift: Tensor,
+        eps: float,
+        over_ranks: Callable[[Tensor], Tensor] | None,
+    ) -> Tensor:
+        ctx.save_for_backward(x, share, mean, variance, scale)
+        ctx.eps, ctx.over_ranks = eps, over_ranks
+        normalised: Tensor = torch.native_batch_norm(x, scale, shift, mean, variance, False, 0.0, eps)[0]
+        return normalised
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad_mean: Tensor, grad_variance: Tensor) -> tuple[Tensor, None]:
-        x, share, mean = ctx.saved_tensors
-        share = share / x[0, 0].numel()
-        slope = 2 * grad_variance  # ∂σ²/∂μ = 0: the deviations from the weighted mean sum to 0
-        at_zero = share * (grad_mean - slope * mean)
-        grad = torch.addcmul(_per_channel(at_zero, x), x.to(share.dtype), _per_channel(share * slope, x))
-        return grad.to(x.dtype), None
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        x, share, mean, variance, scale = ctx.saved_tensors
+        slope = (variance + ctx.eps).rsqrt_()
+        constant, by_scale, by_shift = torch.ops.aten.native_batch_norm_backward(
+            grad, x, scale, mean, variance, mean, slope, False, ctx.eps, [True, True, True]
+        )
+        sum_x, sum_1 = by_scale, by_shift  # Σ g x̂, Σ g
+        if ctx.over_ranks is not None:
+            sum_x, sum_1 = ctx.over_ranks(torch.stack([by_scale, by_shift]))
+        part = (share / -x[0, 0].numel())[:, None] * (scale * slope)
+        by_x = part * (slope * sum_x)
+        by_one = torch.addcmul(part * sum_1, by_x, mean, value=-1)
+        through = torch.addcmul(_per_channel(by_one, x), x.to(by_x.dtype), _per_channel(by_x, x))
+        return constant.add_(through), None, None, None, by_scale, by_shift, None, None
 
 
 def _per_channel(values: Tensor, x: Tensor) -> Tensor:
@@ -91,6 +118,7 @@ class WeightedBatchNorm(nn.modules.batchnorm._BatchNorm):
         RuntimeError: a recomputation whose weights are no longer known.
     """
 
+    _over_ranks: Callable[[Tensor], Tensor] | None = None  # a sum over the ranks that share the statistics
     importance: Importance | None = None  # set while `weights` is open
     _of_backward: Importance | None = None  # set while the backward of a weighted forward runs
     _was_weighted = False  # whether the last forward that was no recomputation had weights
@@ -110,10 +138,11 @@ class WeightedBatchNorm(nn.modules.batchnorm._BatchNorm):
                 f"{len(importance.share)} weights: the examples must be dimension 0 of its input; use LayerNorm or "
                 "GroupNorm where they are not"
             )
-        mean, variance, count = self._statistics(x, importance)
-        if self.training and self.track_running_stats and not is_recomputation:
-            self._track(mean.detach(), variance.detach(), count)
-        return self._normalise(x, mean, variance)
+        with torch.no_grad():
+            statistics = self._statistics(x if x.dim() > 2 else x.unsqueeze(2), importance)
+            if self.training and self.track_running_stats and not is_recomputation:
+                self._track(statistics)
+        return self._normalise(x, statistics)
 
     def _remember(self) -> Importance | None:
         self._of_backward = None  # left over where a backward ended with an error
@@ -129,34 +158,36 @@ class WeightedBatchNorm(nn.modules.batchnorm._BatchNorm):
             )
         return importance
 
-    def _statistics(self, x: Tensor, importance: Importance) -> tuple[Tensor, Tensor, Tensor]:
-        """μ, σ² (C,) in float32 or wider, and N ()."""
+    def _statistics(self, x: Tensor, importance: Importance) -> Statistics:
+        """Those of x (m, C, L)."""
         share = importance.share.to(torch.promote_types(x.dtype, torch.float32))
-        mean, variance = _Moments.apply(x if x.dim() > 2 else x.unsqueeze(2), share)
-        return mean, variance, importance.total * x[0, 0].numel()
+        column, places, wide = share[:, None], tuple(range(2, x.dim())), x.to(share.dtype)
+        if x.is_cuda:  # one kernel; on a CPU it is slower than two passes
+            own_variance, own_mean = torch.var_mean(wide, places, correction=0)
+            mean = (column * own_mean).sum(0)
+            variance = (column * own_variance.addcmul_(own_mean.sub_(mean), own_mean)).sum(0)
+        else:
+            mean = (column * wide.mean(places)).sum(0)
+            variance = (column * (wide - _per_channel(mean, x)).square_().mean(places)).sum(0)
+        return Statistics(mean, variance, importance.total * x[0, 0].numel(), share)
 
-    def _normalise(self, x: Tensor, mean: Tensor, variance: Tensor) -> Tensor:
-        """γ (x − μ)/√(σ² + ε) + β, by torch's kernel for constant statistics.
+    def _normalise(self, x: Tensor, statistics: Statistics) -> Tensor:
+        mean, variance, _, share = statistics
+        scale = torch.ones_like(mean) if self.weight is None else self.weight.to(mean.dtype)
+        shift = torch.zeros_like(mean) if self.bias is None else self.bias.to(mean.dtype)
+        normalised: Tensor = _Normalised.apply(x, share, mean, variance, scale, shift, self.eps, self._over_ranks)
+        return normalised
 
-        The gradient through μ and σ² enters by scale and shift, whose values are those of γ and β.
-        """
-        fixed_mean, fixed_variance = mean.detach(), variance.detach()
-        scale = ((fixed_variance + self.eps) / (variance + self.eps)).sqrt()
-        scale = scale if self.weight is None else self.weight * scale
-        shift = scale * (fixed_mean - mean) * (fixed_variance + self.eps).rsqrt()
-        shift = shift if self.bias is None else self.bias + shift
-        return F.batch_norm(x, fixed_mean, fixed_variance, scale, shift, training=False, eps=self.eps)
-
-    @torch.no_grad()
-    def _track(self, mean: Tensor, variance: Tensor, count: Tensor) -> None:
+    def _track(self, statistics: Statistics) -> None:
         assert self.running_mean is not None and self.running_var is not None  # since it tracks
         assert self.num_batches_tracked is not None
+        mean, variance, number, _ = statistics
         dtype = self.running_mean.dtype
         self.num_batches_tracked.add_(1)
         rate = 1.0 / self.num_batches_tracked.to(dtype) if self.momentum is None else self.momentum
-        count = count.to(mean.dtype).clamp_min(2)
+        number = number.to(mean.dtype).clamp_min(2)
         self.running_mean.lerp_(mean.to(dtype), rate)
-        self.running_var.lerp_((variance * (count / (count - 1))).to(dtype), rate)
+        self.running_var.lerp_((variance * (number / (number - 1))).to(dtype), rate)
 
 
 class WeightedBatchNorm1d(WeightedBatchNorm, nn.BatchNorm1d):
@@ -165,7 +196,7 @@ class WeightedBatchNorm1d(WeightedBatchNorm, nn.BatchNorm1d):
     >>> from rais.batch_norm import Weighted
     >>> Weighted(WeightedBatchNorm1d(1, eps=0))(torch.tensor([[0.0], [1.0]]), torch.tensor([1.0, 4.0]))
     tensor([[-2.0000],
-            [ 0.5000]], grad_fn=<NativeBatchNormBackward0>)
+            [ 0.5000]], grad_fn=<_NormalisedBackward>)
     """
 
 

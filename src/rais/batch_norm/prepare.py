@@ -7,7 +7,13 @@ from functools import cache
 
 from torch import Tensor, nn
 
-from rais.batch_norm.layers import WeightedBatchNorm, WeightedBatchNorm1d, WeightedBatchNorm2d, WeightedBatchNorm3d
+from rais.batch_norm.layers import (
+    Statistics,
+    WeightedBatchNorm,
+    WeightedBatchNorm1d,
+    WeightedBatchNorm2d,
+    WeightedBatchNorm3d,
+)
 from rais.batch_norm.ranks import WeightedSyncBatchNorm
 from rais.gradnorm.shared import may_share_statistics
 
@@ -28,8 +34,8 @@ def _weighted_batch_norm_act() -> type[WeightedBatchNorm]:
         drop: nn.Module
         act: nn.Module
 
-        def _normalise(self, x: Tensor, mean: Tensor, variance: Tensor) -> Tensor:
-            normalised: Tensor = self.act(self.drop(super()._normalise(x, mean, variance)))
+        def _normalise(self, x: Tensor, statistics: Statistics) -> Tensor:
+            normalised: Tensor = self.act(self.drop(super()._normalise(x, statistics)))
             return normalised
 
     WeightedBatchNormAct2d.__qualname__ = "WeightedBatchNormAct2d"  # so that a model can be pickled

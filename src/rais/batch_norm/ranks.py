@@ -2,31 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from rais.batch_norm.layers import Importance, WeightedBatchNorm
+from rais.batch_norm.layers import Importance, Statistics, WeightedBatchNorm
 from rais.gradnorm import register_formula
-
-
-class _SumOverRanks(torch.autograd.Function):
-    """Σ of a tensor over the ranks of `group`; the gradient, too, is summed over them."""
-
-    @staticmethod
-    def forward(ctx: Any, tensor: Tensor, group: dist.ProcessGroup | None) -> Tensor:
-        ctx.group = group
-        tensor = tensor.clone()
-        dist.all_reduce(tensor, group=group)
-        return tensor
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        grad = grad.clone()
-        dist.all_reduce(grad, group=ctx.group)
-        return grad, None
 
 
 class WeightedSyncBatchNorm(WeightedBatchNorm, nn.SyncBatchNorm):
@@ -36,16 +19,27 @@ class WeightedSyncBatchNorm(WeightedBatchNorm, nn.SyncBatchNorm):
     True
     """
 
-    def _statistics(self, x: Tensor, importance: Importance) -> tuple[Tensor, Tensor, Tensor]:
-        mean, variance, count = super()._statistics(x, importance)
-        if not (dist.is_available() and dist.is_initialized() and dist.get_world_size(self.process_group) > 1):
-            return mean, variance, count
-        totals = torch.stack([importance.total, count]).to(mean.dtype)
-        dist.all_reduce(totals, group=self.process_group)
+    def _statistics(self, x: Tensor, importance: Importance) -> Statistics:
+        mean, variance, number, share = super()._statistics(x, importance)
+        if not self._has_ranks():
+            return Statistics(mean, variance, number, share)
+        totals = self._sum_over_ranks(torch.stack([importance.total, number]).to(mean.dtype))
         part = importance.total.to(mean.dtype) / totals[0]
-        whole = _SumOverRanks.apply(part * mean, self.process_group)
-        spread = _SumOverRanks.apply(part * (variance + (mean - whole).square()), self.process_group)
-        return whole, spread, totals[1]
+        whole = self._sum_over_ranks(part * mean)
+        spread = self._sum_over_ranks(part * (variance + (mean - whole).square()))
+        return Statistics(whole, spread, totals[1], part * share)
+
+    def _has_ranks(self) -> bool:
+        return dist.is_available() and dist.is_initialized() and dist.get_world_size(self.process_group) > 1
+
+    def _sum_over_ranks(self, tensor: Tensor) -> Tensor:
+        tensor = tensor.clone()
+        dist.all_reduce(tensor, group=self.process_group)
+        return tensor
+
+    @property
+    def _over_ranks(self) -> Callable[[Tensor], Tensor] | None:  # type: ignore[override]
+        return self._sum_over_ranks if self._has_ranks() else None
 
 
 register_formula(WeightedSyncBatchNorm, like=nn.SyncBatchNorm)

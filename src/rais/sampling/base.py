@@ -295,15 +295,24 @@ def _check_columns(state: dict[str, Any], n: int) -> None:
 def mean_of_repeats(
     index: Int64[Tensor, " m"], value: Float[Tensor, " m"]
 ) -> tuple[Int64[Tensor, " k"], Int64[Tensor, " m"], Float64[Tensor, " k"]]:
-    """The distinct entries (k,) of `index` (m,), ascending, the place (m,) of each entry among them, and the mean
-    `value` (k,) float64 of each. O(m log m).
+    """The entries (k,) of `index` (m,), ascending, the place (m,) of each among them, and the mean `value` (k,) float64
+    of those that are equal. O(m log m).
 
-    Sums of float32 values in float64 are exact over 29 binary orders of magnitude, so that their order does not matter.
+    An entry is there once, or, where to count them would mean to wait for the device, as often as in `index`, side by
+    side. Sums of float32 values in float64 are exact over 29 binary orders of magnitude, so that their order does not
+    matter.
     """
     if compiled.serves(index.device):
         found = loops.mean_of_repeats(index.numpy(), value.numpy())
         return torch.from_numpy(found[0]), torch.from_numpy(found[1]), torch.from_numpy(found[2])
-    distinct, where = index.unique(return_inverse=True)
+    ascending, order = index.sort(stable=True)
+    group = is_first(ascending).cumsum(0) - 1
     both = torch.stack([value.to(torch.float64), torch.ones_like(value, dtype=torch.float64)])
-    total, count = both.new_zeros(2, len(distinct)).index_add_(1, where, both)
-    return distinct, where, total / count
+    total, count = torch.zeros_like(both).index_add_(1, group, both.index_select(1, order))
+    where = torch.empty_like(order).index_copy_(0, order, torch.arange(len(order), device=order.device))
+    return ascending, where, (total / count).index_select(0, group)
+
+
+def is_first(ascending: Int64[Tensor, " k"]) -> Tensor:
+    """Whether an entry of `ascending` is none like the one before, (k,) bool."""
+    return torch.cat([torch.ones_like(ascending[:1], dtype=torch.bool), ascending[1:] != ascending[:-1]])

@@ -87,8 +87,8 @@ class Categorical:
         self.tops[top] = blocks.view(-1, BRANCH).sum(1)
 
     def set(self, index: Int64[Tensor, " k"], weight: Float[Tensor, " k"]) -> None:
-        """Replace the weights of the examples `index` (k,), all distinct, by `weight` (k,), non-negative and
-        finite (not checked). O(k)."""
+        """Replace the weights of the examples `index` (k,) by `weight` (k,), non-negative and finite (not checked) and
+        the same for an example that is there more than once. O(k)."""
         weight = weight.to(self.table.dtype)
         if compiled.serves(self.table.device):
             loops.set_weights(*map(compiled.array, (self.table, self.blocks, self.tops, index, weight)))

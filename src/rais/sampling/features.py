@@ -24,6 +24,7 @@ from torch import Tensor
 
 from rais import compiled
 from rais.sampling import loops
+from rais.sampling.base import is_first
 
 WINDOWS = (1, 2, 4, 8, 16)
 SPREAD_WINDOWS = (4, 8, 16)
@@ -83,7 +84,9 @@ class Features:
         return self._from_past(self.past.index_select(0, index), self.count.index_select(0, index))
 
     def update(self, index: Tensor, norm: Tensor) -> tuple[Tensor, Tensor]:
-        """Add a visit of each example of `index` (k,), all distinct, with its `norm` (k,).
+        """Add a visit of each example of `index` (k,), ascending, with its `norm` (k,).
+
+        An example that is there more than once, each time with the same norm, is visited once.
 
         Returns the features (k, q) before and after it. O(k q).
         """
@@ -99,7 +102,7 @@ class Features:
         self.past.index_copy_(0, index, newer)
         self.count.index_copy_(0, index, more)
         before, after = self._from_past(torch.cat([past, newer]), torch.cat([count, more])).split(len(index))
-        change = after.T.to(torch.float64) - before.T
+        change = (after.T.to(torch.float64) - before.T) * is_first(index)
         self.total += change.sum(1)
         self.next_total += change @ (index < self.position).to(torch.float64)
         return before, after

@@ -156,14 +156,14 @@ class RAIS(Sampler):
     def _take_in(self, *, is_first_pass: bool = False) -> None:
         """Put the waiting visits into D, the features and the probabilities of the examples they were made to."""
         index, weight, side, norm = self.round.take()
-        distinct, where, mean = mean_of_repeats(index, norm)
-        before, after = self.features.update(distinct, mean)
+        visited, where, mean = mean_of_repeats(index, norm)
+        before, after = self.features.update(visited, mean)
         if not is_first_pass:
             features = before.T.index_select(1, where).T
             self.side.write_into(features, side)
             self.recent.append(features, norm, weight)
         if self.robust is not None:
-            self.robust.set(distinct, robust_norms(after, self.c, self.d, self.k))
+            self.robust.set(visited, robust_norms(after, self.c, self.d, self.k))
 
     def solve(self) -> None:
         """Learn the uncertainty set from the last |D| visits and compute the v_i of the next 16 384 examples with it.

@@ -109,3 +109,17 @@ def test_a_run_that_did_not_get_to_three_quarters_has_no_loss_there(run_writer, 
 def test_an_arm_that_is_not_uniform_is_no_pilot(run_writer, tmp_path):
     run_writer("rais", 100, GRID, falling(0.4))
     assert pilots.target_table(load(tmp_path / "records")).empty
+
+
+def test_runs_that_name_no_target_have_that_of_their_pilots(pilot, run_writer, tmp_path):
+    for seed, rate in enumerate((0.45, 0.5, 0.55), 100):
+        pilot(seed, rate)
+    of_pilots = load(tmp_path / "records")
+    (tmp_path / "records").rename(tmp_path / "pilots")
+    run_writer("uniform", 0, GRID, falling(0.5), target_loss=None)
+    records = pilots.with_targets(load(tmp_path / "records"), of_pilots)
+    assert records.runs["target_loss"].tolist() == [pytest.approx(math.exp(-7.5 * 0.5), rel=5e-3)]
+    run_writer("rais", 0, GRID, falling(0.5), target_loss=0.5)
+    records = load(tmp_path / "records")
+    assert pilots.with_targets(records, of_pilots).runs.equals(records.runs), "one run of the task names one"
+    assert pilots.with_targets(records, None) is records

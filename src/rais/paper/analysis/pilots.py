@@ -10,6 +10,8 @@ t̂         epochs_equivalent     epochs equivalent; the budget is where the sch
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 
@@ -85,6 +87,19 @@ def target_table(records: Records) -> pd.DataFrame:
             }
         )
     return pd.DataFrame(rows, columns=TARGET_COLUMNS)
+
+
+def with_targets(records: Records, pilots: Records | None) -> Records:
+    """`records`, in which the runs of a task none of which names a target have that of the task's `pilots`.
+
+    Such runs were made beside their pilots, before the target was written into conf/task/<task>.yaml.
+    """
+    if pilots is None:
+        return records
+    known = target_table(pilots).query("valid").set_index("task")["target_loss"]
+    runs = records.runs
+    unnamed = runs["target_loss"].isna().groupby(runs["task"]).transform("all")
+    return replace(records, runs=runs.assign(target_loss=runs["target_loss"].mask(unnamed, runs["task"].map(known))))
 
 
 def _target_at(epochs_equivalent: float, wides: list[pd.DataFrame]) -> dict[str, float]:

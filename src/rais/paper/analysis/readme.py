@@ -41,6 +41,7 @@ def parts(records: Records, bench: Path) -> dict[str, str]:
         "headroom": headroom_markdown(records),
         "bench": bench_table(bench, "step"),
         "benches": bench_table(bench),
+        "gpu": bench_table(bench, file="gpu"),
         "scale": scale_table(bench),
         "unrun": unrun_table(records, bench),
     }
@@ -161,14 +162,14 @@ def difference_text(row: pd.Series) -> str:
     return f"{100 * row[DIFFERENCE]:+.2f} %" + spread_text(low, high, row["n_seeds"], "+.2f")
 
 
-def bench_table(bench: Path, name: str | None = None) -> str:
-    """The rows of bench/bench.csv, those called `name` or all, and how they were measured; nothing without them."""
+def bench_table(bench: Path, name: str | None = None, file: str = "bench") -> str:
+    """The rows of bench/`file`.csv, those called `name` or all, and how they were measured; nothing without them."""
     lines = table_head(["what", "case", "ours, ms", "beside", "its ms", "ratio", "target", "met"])
-    for row in _rows(bench, "bench"):
+    for row in _rows(bench, file):
         if name in (None, row["name"]):
             columns = ("name", "case", "ours_median_ms", "rival", "rival_median_ms", "ratio", "target", "met")
             lines.append(cells([row[column] or "–" for column in columns]))
-    return _with_source(lines, bench, "bench")
+    return _with_source(lines, bench, file)
 
 
 def scale_table(bench: Path) -> str:
@@ -222,7 +223,8 @@ def _with_source(lines: list[str], bench: Path, name: str) -> str:
         return ""
     made = json.loads((bench / f"{name}.json").read_text(encoding="utf-8"))
     hardware = made["hardware"]
-    return "\n".join(lines) + f"\n\n`{made['command']}`, {hardware['cpu']}, {hardware['threads']} thread.\n"
+    place = hardware.get("gpu") or hardware["cpu"]
+    return "\n".join(lines) + f"\n\n`{made['command']}`, {place}, {hardware['threads']} thread.\n"
 
 
 def _duration(seconds: float) -> str:
