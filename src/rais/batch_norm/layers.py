@@ -60,7 +60,7 @@ class _Normalised(torch.autograd.Function):
     The gradient through μ and σ² is that of batch normalisation with share_i/L in place of 1/(m L): for g = ∂/∂y and
     x̂ = (x − μ)/√(σ² + ε), ∂/∂x_il = γ/√(σ² + ε) · (g_il − share_i/L · (Σ g + x̂_il Σ g x̂)) [derived,
     docs/derivations.md: weighted statistics]. torch's kernels for constant statistics give the output, the first term
-    and both sums, which are those of all ranks of `group`.
+    and both sums; `over_ranks` adds up those of several ranks.
     """
 
     @staticmethod
