@@ -30,7 +30,7 @@ def rows(quick: bool) -> Iterator[Row]:
             g = rng.generator(0, "evaluation")
             x, y = torch.rand(m, channels, size, size, generator=g), torch.randint(10, (m,), generator=g)
             make = lambda: models.build(name=name, channels=channels, classes=10, size=size, seed=0)  # noqa: B023, E731
-            yield from _rows(f"{name}, m = {m}", make, x, y, rounds=3 if quick else max(9, 6000 // m // 4), quick=quick)
+            yield from _rows(f"{name}, m = {m}", make, x, y, rounds=3 if quick else max(4, 1500 // m), quick=quick)
 
 
 def _rows(case: str, make: Callable[[], nn.Module], x: Tensor, y: Tensor, *, rounds: int, quick: bool) -> Iterator[Row]:

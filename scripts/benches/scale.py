@@ -1,7 +1,7 @@
 """RAIS from 10^4 to 10^8 examples: what a step, an example and a solve cost, and the state written and read.
 
 Norms are made up. The first pass is observed in large pieces, since only its end matters here. Peak memory is that of
-the process so far, the state being read included.
+the process until the state is written; reading maps the file, whose pages the system can take back at any time.
 """
 
 from __future__ import annotations
@@ -49,9 +49,9 @@ def _row(n: int) -> tuple[float, ...]:
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "state.pt"
         write = _seconds(lambda: torch.save(sampler.state_dict(copy=False), file))
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
         size = file.stat().st_size
         read = _seconds(lambda: sampler.load_state_dict(torch.load(file, weights_only=True, mmap=True)))
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     return (n, M, kept / n, 1e6 * step, first, solve, size / 1e9, write, read, peak / 1e9)
 
 
