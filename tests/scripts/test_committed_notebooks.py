@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from rais.paper.analysis import speedup as stats
+from rais.paper.analysis.pilots import with_targets
 from rais.paper.records import read as load
 
 nbformat = pytest.importorskip("nbformat", reason="needs the extra `notebooks`")
@@ -81,7 +82,8 @@ def test_the_files_that_a_notebook_links_to_exist(name: str) -> None:
 
 def test_the_first_notebook_shows_the_numbers_of_the_committed_records() -> None:
     shown = "\n".join(texts(read("01_reproduce")))
-    table = stats.speedup_table(load.load(ROOT / "results" / "records"))
+    records = with_targets(load.load(ROOT / "results" / "records"), load.load(ROOT / "results" / "pilots"))
+    table = stats.speedup_table(records)
     rows = table[(table["arm"] == "rais") & (table["n_seeds"] > 0)]
     numbers = {row["task"]: stats.speedup_text(row, "examples") for _, row in rows.iterrows()}
     stale = {task: number for task, number in numbers.items() if number not in shown}
