@@ -159,13 +159,15 @@ class WeightedBatchNorm(nn.modules.batchnorm._BatchNorm):
         return importance
 
     def _statistics(self, x: Tensor, importance: Importance) -> Statistics:
-        """Those of x (m, C, L)."""
+        """Those of x (m, C, ...), which has one dimension of positions at least; on a GPU from the mean and variance of
+        each example [derived, docs/derivations.md: weighted statistics]."""
         share = importance.share.to(torch.promote_types(x.dtype, torch.float32))
         column, places, wide = share[:, None], tuple(range(2, x.dim())), x.to(share.dtype)
         if x.is_cuda:  # one kernel; on a CPU it is slower than two passes
             own_variance, own_mean = torch.var_mean(wide, places, correction=0)
             mean = (column * own_mean).sum(0)
-            variance = (column * own_variance.addcmul_(own_mean.sub_(mean), own_mean)).sum(0)
+            offset = own_mean - mean
+            variance = (column * torch.addcmul(own_variance, offset, offset)).sum(0)
         else:
             mean = (column * wide.mean(places)).sum(0)
             variance = (column * (wide - _per_channel(mean, x)).square_().mean(places)).sum(0)
