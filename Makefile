@@ -35,7 +35,7 @@ $(STAMP): requirements.lock pyproject.toml
 	@touch $@
 
 test: setup  ## run the tests but the slow ones
-	$(BIN)/python -m pytest -q -n auto
+	$(BIN)/python -m pytest -q -n auto --dist loadgroup
 
 test-slow: setup  ## run the tests that take more than 20 seconds each: under 30 minutes
 	$(BIN)/python -m pytest -q -n auto -m slow
@@ -45,7 +45,7 @@ test-lowest:  ## run the tests with the lowest versions that pyproject.toml allo
 	.venv-lowest/bin/python scripts/lowest.py > .venv-lowest/lowest.txt
 	.venv-lowest/bin/python -m pip install --quiet --requirement .venv-lowest/lowest.txt
 	.venv-lowest/bin/python -m pip install --quiet --no-deps --editable .
-	.venv-lowest/bin/python -m pytest -q -n auto
+	.venv-lowest/bin/python -m pytest -q -n auto --dist loadgroup
 
 lint: setup  ## check style and formatting
 	$(BIN)/ruff check .

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import os
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -28,11 +27,12 @@ def data(mnist: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         x, y = torch.tensor(digits.images).float().div(16)[:, None], torch.tensor(digits.target)
         order = torch.randperm(len(x), generator=torch.Generator().manual_seed(0))
         return x[order[:1437]], y[order[:1437]], x[order[1437:]], y[order[1437:]]
-    raw = Path(os.environ["RAIS_DATA"]) / "MNIST" / "raw"
-    x = [np.fromfile(raw / f"{name}-images-idx3-ubyte", np.uint8, offset=16) for name in ("train", "t10k")]
-    y = [np.fromfile(raw / f"{name}-labels-idx1-ubyte", np.uint8, offset=8) for name in ("train", "t10k")]
-    images = [torch.tensor(each).view(-1, 1, 28, 28) / 255 for each in x]
-    return images[0], torch.tensor(y[0]).long(), images[1], torch.tensor(y[1]).long()
+    if "RAIS_DATA" not in os.environ:
+        raise SystemExit("--mnist: set RAIS_DATA to a folder with MNIST/raw, the four files of MNIST unpacked")
+    files = [os.path.join(os.environ["RAIS_DATA"], "MNIST", "raw", name) for name in ("train", "t10k")]
+    x = [np.fromfile(f"{file}-images-idx3-ubyte", np.uint8, offset=16).reshape(-1, 1, 28, 28) for file in files]
+    y = [torch.tensor(np.fromfile(f"{file}-labels-idx1-ubyte", np.uint8, offset=8)).long() for file in files]
+    return torch.tensor(x[0]) / 255, y[0], torch.tensor(x[1]) / 255, y[1]
 
 
 def network(size: int) -> nn.Module:

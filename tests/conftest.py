@@ -99,6 +99,14 @@ def example_arrays() -> dict[str, np.ndarray]:
     return made_up_examples(0)
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """One worker makes `many_records`, instead of each."""
+    for item in items:
+        if "many_records" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.xdist_group("many_records"))
+
+
 @pytest.fixture(scope="session")
 def many_records(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A record root with runs for every figure: curves that look like real ones, drawn from a seeded generator."""
@@ -150,15 +158,15 @@ VARIANTS = {
 
 
 def write_many(root: Path) -> None:
-    """Three seeds of all arms on mnist, of five on digits, of three on mnist_6000, diagnostic runs; two of sweeps."""
+    """Two seeds of all arms on mnist, of five on digits, of three on mnist_6000, of diagnostic runs and of sweeps."""
     grid = [("mnist", arm) for arm in SHAPES if arm != "oracle"]
     grid += [("mnist_6000", arm) for arm in ("uniform", "oracle", "rais")]
     grid += [("digits", arm) for arm in ("uniform", "rais", "rais_spaced", "rais_multiplier_off", "smoothed_0.1")]
     for task, arm in grid:
-        for seed in range(3):
+        for seed in range(2):
             _made_up_run(root, task, arm, seed, diagnostic=False)
     for arm in ("uniform", "rais"):
-        for seed in range(3):
+        for seed in range(2):
             _made_up_run(root, "mnist_diagnostics", arm, seed, diagnostic=True)
     for (task, arm, variant), shape in VARIANTS.items():
         for seed in range(2):

@@ -34,6 +34,12 @@ def test_rais_reaches_plain_sgd_s_loss_with_fewer_examples(example, name: str, c
     assert float(lines[-1].split()[0]) < 5.7  # epochs of examples, of the 6 that plain SGD takes
 
 
+def test_mnist_without_its_folder_ends_in_one_line(example, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RAIS_DATA", raising=False)
+    with pytest.raises(SystemExit, match="set RAIS_DATA to a folder"):
+        example("plain").main(mnist=True, epochs=1, uniform=False)
+
+
 def test_two_ranks_train_as_one_process_does(example, capsys) -> None:
     alone = example("plain").main(mnist=False, epochs=4, uniform=False)
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]

@@ -204,6 +204,18 @@ def test_an_infinite_gradient_leaves_the_averages_of_those_that_read_it(estimato
     assert values[0] == pytest.approx(values[1], rel=0.1) and values[0] < 0.99
 
 
+@pytest.mark.parametrize("estimator", [gain.HalfBatch, gain.Consecutive, gain.ExactScale])
+def test_what_phi_is_made_of_is_averaged_three_times_longer_than_norms(estimator: type[gain.Phi]) -> None:
+    model = torch.nn.Linear(2, 3)
+    extra = {"model": model, "loss": losses} if estimator is gain.ExactScale else {}
+    phi = estimator(model.parameters(), m=6, alpha=0.3, **extra)
+    averages = [phi.averages, phi.moments] if estimator is gain.ExactScale else [phi.averages]
+    for mean in averages:
+        mean.update(torch.ones(2, dtype=torch.float64))
+        mean.update(torch.zeros(2, dtype=torch.float64))
+        assert mean.value.tolist() == pytest.approx([0.09 / 0.19] * 2)  # weights 0.1 · 0.9 and 0.1
+
+
 def test_half_precision_gradients_are_squared_in_float32() -> None:
     a = [torch.full((10,), 300.0, dtype=torch.float16)]
     assert gain.inner(a, a).item() == pytest.approx(900_000)

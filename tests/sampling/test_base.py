@@ -155,7 +155,8 @@ def damaged(state, name):
         yield {**state, name: value[..., :-1]}
         yield {**state, name: value.to(torch.float16)}
         if value.dtype == torch.int64:
-            yield {**state, name: value + 1000}
+            yield {**state, name: value.clamp_min(state["n"])}
+            yield {**state, name: value - state["n"]}
 
 
 @pytest.mark.parametrize("draws", ["independent", "spaced"])

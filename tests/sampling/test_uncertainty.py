@@ -123,6 +123,14 @@ def test_a_warm_start_needs_fewer_sweeps():
     assert objective(later, warm) == pytest.approx(objective(later, cold), rel=1e-2)
 
 
+def test_an_entry_that_vanished_comes_back_within_a_few_sweeps():
+    problem = make_problem(0)
+    start = solve(problem, tolerance=1e-4, max_sweeps=5000).d
+    start[(start * torch.from_numpy(problem.mean)).argmax()] = 0
+    again = solve(problem, start)
+    assert again.gap <= uncertainty.TOLERANCE and again.sweeps <= 2 * solve(problem).sweeps
+
+
 def test_a_start_without_any_use_for_the_data_is_no_trap():
     """Features that the last solve did not need may be the ones that this one needs."""
     problem = make_problem(0)

@@ -76,11 +76,15 @@ def test_all_tables_of_many_records(many_records, many_pilots, tmp_path):
     assert set(tables["ablation"]["without"]) == {"", "extra_visit", "fast_average"}
 
 
-def test_a_figure_of_each_task_and_one_of_them(many_records, tmp_path):
-    arguments = ("--records", many_records, "--pilots", tmp_path / "none", "--out", tmp_path, "--pdf")
+def test_a_figure_of_each_task_and_one_of_them(root, run_writer, tmp_path):
+    for task in ("mnist", "mnist_6000"):
+        for arm in ("uniform", "oracle"):
+            run_writer(arm, 0, *CURVE, task=task)
+    arguments = ("--records", root, "--pilots", tmp_path / "none", "--out", tmp_path, "--pdf")
     assert run(*arguments, "oracle", "curves_digits") == 0
     names = sorted(path.name for path in tmp_path.glob("figures/*"))
-    assert names == ["curves_digits.pdf", "curves_digits.png", "oracle_mnist_6000.pdf", "oracle_mnist_6000.png"]
+    drawn = ("curves_digits", "oracle_mnist", "oracle_mnist_6000")
+    assert names == [f"{name}.{suffix}" for name in drawn for suffix in ("pdf", "png")]
 
 
 def test_an_unknown_figure_names_the_valid_ones(root, tmp_path):

@@ -63,10 +63,9 @@ def test_launcher_runs_a_sweep_of_complete_runs(launcher: str, tmp_path: Path) -
     assert not list(tmp_path.glob("sweeps/*/*/")), "a folder at this depth would be read as a run"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
-    "launcher",
-    [("basic",), pytest.param(("side_by_side", "hydra.launcher.n_jobs=1"), marks=pytest.mark.slow)],
-    ids=lambda words: words[0],
+    "launcher", [("basic",), ("side_by_side", "hydra.launcher.n_jobs=1")], ids=lambda words: words[0]
 )
 def test_a_failing_job_is_listed_and_the_others_run(launcher: tuple[str, ...], tmp_path: Path) -> None:
     name, *settings = launcher
@@ -104,6 +103,7 @@ def owner_of(runs: Path, seed: int) -> int:
 LONG = ("sampler=uniform", "seed=0,1", "epochs=150")
 
 
+@pytest.mark.slow
 def test_a_killed_worker_is_listed_and_the_others_finish(tmp_path: Path) -> None:
     arguments = command(tmp_path, *LONG, "hydra/launcher=side_by_side")
     with subprocess.Popen(arguments, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:

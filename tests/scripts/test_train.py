@@ -64,7 +64,8 @@ def kill_once(runs: Path, number: int, pause: float) -> bool:
     return process.returncode != 0
 
 
-@pytest.mark.parametrize("kills", [1, pytest.param(20, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("kills", [1, 20])
 def test_a_killed_run_ends_with_the_record_of_one_that_was_not(kills: int, tmp_path: Path) -> None:
     assert ended(tmp_path / "whole").returncode == 0
     runs, draw = tmp_path / "killed", random.Random(kills)

@@ -8,6 +8,7 @@ import math
 import numpy as np
 import pytest
 
+from rais.paper.analysis import intervals
 from rais.paper.analysis.intervals import SEEDS, mean_spread, ratio_of_medians, ratio_spread
 
 INF = math.inf
@@ -35,6 +36,11 @@ def test_few_seeds_have_the_range_of_their_own_ratios():
     assert ratio_spread([10, INF], [INF, 5]) == (0, INF)
     assert np.isnan(ratio_spread([10], [5])).all()
     assert np.isnan(ratio_spread([10, INF], [5, INF])).all(), "one of two ratios is unknown"
+
+
+def test_unknown_ratios_are_as_bad_as_they_can_be_for_either_end():
+    values = np.array([*range(1, 981), *[np.nan] * 20], float)
+    assert intervals._ends(values, intervals.TAILS) == (5, 975), "20 below all others, and 20 above"
 
 
 def test_costs_are_paired():

@@ -188,6 +188,16 @@ def test_a_record_whose_meta_is_lost_is_not_replaced(tmp_path: Path) -> None:
     assert len(rows(written.folder)) == 1
 
 
+def test_a_record_with_another_number_of_evaluations_than_its_meta_says_is_not_whole(tmp_path: Path) -> None:
+    written = opened(settings(tmp_path))
+    written.write(AXES, {"train_loss": 1.0})
+    written.finish("done")
+    meta = layout.read_meta(written.folder)
+    layout.check_whole(written.folder, meta)
+    with pytest.raises(layout.RecordError, match=r"has 1 evaluations, meta\.json says 2: delete"):
+        layout.check_whole(written.folder, {**meta, "evaluations": 2})
+
+
 def test_a_damaged_run_is_neither_complete_nor_replaced(tmp_path: Path) -> None:
     cfg = settings(tmp_path)
     written = opened(cfg)
@@ -224,6 +234,7 @@ def test_a_resumed_record_goes_on_where_its_checkpoint_was_written(tmp_path: Pat
     first = opened(cfg)
     first.write(AXES, {"train_loss": 2.0})
     first.write_norms(0.5, [7], [0.1], [1.0])
+    first.began -= 100  # seconds ago
     state = first.state_dict()
     before = {name: (first.folder / name).read_bytes() for name in ("record.csv", "norms.csv")}
     first.write({**AXES, "iteration": 20}, {"train_loss": 1.0})
@@ -236,6 +247,7 @@ def test_a_resumed_record_goes_on_where_its_checkpoint_was_written(tmp_path: Pat
     third.finish("done")
     meta = layout.read_meta(first.folder)
     assert meta["resumed"] == [10, 10] and meta["evaluations"] == 1 and meta["started"] == first.meta["started"]
+    assert meta["duration_seconds"] >= 100, "the time before the checkpoint counts"
     assert find.is_complete(first.folder)
 
 

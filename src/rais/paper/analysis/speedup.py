@@ -11,8 +11,6 @@ cost      *_cost    (runs,)    training examples, or seconds of the timed region
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
@@ -219,8 +217,10 @@ def _speedup(pairs: pd.DataFrame, unit: str) -> dict[str, float]:
 def _is_alike(pairs: pd.DataFrame) -> bool:
     """Whether all runs of the pairs had one hardware, so that their seconds can be compared."""
     keys = ("cpu", "threads", "gpu")
-    both = pd.concat([pairs[list(keys)], pairs[[f"{key}_uniform" for key in keys]].set_axis(list(keys), axis=1)])
-    return len(both.drop_duplicates()) == 1
+    found = {
+        machine for who in ("", "_uniform") for machine in zip(*(pairs[f"{key}{who}"] for key in keys), strict=True)
+    }
+    return len(found) == 1
 
 
 def _remarks(
@@ -257,8 +257,9 @@ def _lacks_spread(row: dict[str, object], pairs: pd.DataFrame, arm: str) -> bool
 
 
 def _last(wide: pd.DataFrame, metric: str) -> float:
-    known: Sequence | pd.Series = wide[metric].dropna() if metric in wide else []
-    return float(known.iloc[-1]) if len(known) else float("nan")
+    values = wide[metric].to_numpy(float) if metric in wide else np.empty(0)
+    known = values[~np.isnan(values)]
+    return float(known[-1]) if len(known) else float("nan")
 
 
 def _log(y: ArrayLike) -> NDArray:

@@ -315,8 +315,9 @@ def legend(target: Axes | Figure, looks: Iterable[Look], **kwargs: Any) -> Legen
 
 def _finite(wide: pd.DataFrame, x: str, y: str, *, positive: bool) -> tuple[np.ndarray, np.ndarray]:
     """x and y where both are known and y is positive if it has to be: a logarithm of 0 has no place."""
-    finite = wide[np.isfinite(wide[[x, y]]).all(axis=1) & ((wide[y] > 0) | (not positive))]
-    return finite[x].to_numpy(), finite[y].to_numpy()
+    at, value = wide[x].to_numpy(), wide[y].to_numpy()
+    kept = np.isfinite(at) & np.isfinite(value) & ((value > 0) | (not positive))
+    return at[kept], value[kept]
 
 
 def _early_level(runs: dict[str, list[Run]], y: str) -> float:

@@ -123,7 +123,7 @@ class Records:
 
     def wide(self, run: pd.Series) -> pd.DataFrame:
         """One row of `runs`, a line an evaluation: x columns, then a column a metric (nan where absent)."""
-        key = tuple(run[RUN_KEYS])
+        key = tuple(run[name] for name in RUN_KEYS)
         if key not in self._wide:  # Every table and figure asks again.
             rows = self.curves[self.curves["run_id"] == run["run_id"]]
             rows = rows[(rows[RUN_KEYS] == run[RUN_KEYS]).all(axis=1)]
