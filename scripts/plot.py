@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -111,15 +112,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         pilots = load(options.pilots) if run_folders(options.pilots) else None
         records = with_targets(load(options.records), pilots)
         names = resolve(options.names, figures.names(records))
+        made = parts(records, pilots, options.out)
+        for path in options.readme:
+            readme.marked(path, made)  # before anything is drawn
         if options.check:
-            return check(records, pilots, options)
+            return check(made, options)
         print(terminal_table(records), end="\n\n")
         formats = ("png", "pdf") if options.pdf else ("png",)
         paths = write_tables(records, pilots, options.out / "tables")
         drawn, skipped = write_figures(records, pilots, names, options.out / "figures", formats)
         paths += drawn
         for path in options.readme:
-            path.write_text(filled(path, records, pilots, options.out), encoding="utf-8")
+            path.write_text(readme.filled(path, made), encoding="utf-8")
             paths.append(path)
     except (RecordError, ValueError, OSError) as error:
         raise SystemExit(f"plot: {error}") from error
@@ -127,22 +131,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def filled(path: Path, records: Records, pilots: Records | None, out: Path) -> str:
-    """The text of `path` with the numbers of the records between its marks."""
-    made = readme.parts(records, out / "bench")
-    made |= {"map": figures.map_table(), "pictures": figures.gallery(records, pilots)}
-    return readme.fill(path.read_text(encoding="utf-8"), made, path)
+def parts(records: Records, pilots: Records | None, out: Path) -> dict[str, readme.Part]:
+    """What makes the parts of the README files."""
+    of_figures = {"map": figures.map_table, "pictures": partial(figures.gallery, records, pilots)}
+    return {**readme.parts(records, out / "bench"), **of_figures}
 
 
-def check(records: Records, pilots: Records | None, options: argparse.Namespace) -> int:
+def check(made: dict[str, readme.Part], options: argparse.Namespace) -> int:
     """0 where the numbers in the files are those of the records, else 1 and the command that renews them."""
-    stale = [
-        path
-        for path in options.readme
-        if filled(path, records, pilots, options.out) != path.read_text(encoding="utf-8")
-    ]
+    stale = [path for path in options.readme if readme.filled(path, made) != path.read_text(encoding="utf-8")]
     for path in stale:
-        print(f"plot: numbers in {path} are not those of {records.root}: run `make figures`", file=sys.stderr)
+        print(f"plot: numbers in {path} are not those of {options.records}: run `make figures`", file=sys.stderr)
     return 1 if stale else 0
 
 

@@ -37,7 +37,7 @@ def test_the_copy_is_what_is_tested(source):
     assert Path(found.strip()) == source / "rais" / "__init__.py"
 
 
-@pytest.mark.parametrize("mutant", MUTANTS, ids=[mutant.name for mutant in MUTANTS])
+@pytest.mark.parametrize("mutant", MUTANTS, ids=[f"{k} {mutant.file}" for k, mutant in enumerate(MUTANTS)])
 def test_a_test_fails(mutant: Mutant, source: Path):
     path = source / "rais" / mutant.file
     whole, written = path.read_text(encoding="utf-8"), path.stat().st_mtime_ns

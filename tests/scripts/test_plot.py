@@ -121,7 +121,8 @@ def test_the_table_in_the_readme_is_replaced_and_then_up_to_date(root, tmp_path,
 def test_a_readme_without_its_two_marks(root, tmp_path, text):
     (tmp_path / "README.md").write_text(text)
     with pytest.raises(SystemExit, match="must hold the lines .* once each|has no marks"):
-        run("--records", root, "--readme", tmp_path / "README.md", "--check")
+        run("--records", root, "--readme", tmp_path / "README.md", "--out", tmp_path / "out")
+    assert not (tmp_path / "out").exists(), "it is said before anything is drawn"
 
 
 def test_check_without_a_readme(capsys):

@@ -57,17 +57,21 @@ def test_figures_are_there() -> None:
         assert (ROOT / path).is_file(), path
 
 
-def test_fill_puts_each_part_between_its_marks_and_refuses_unknown_ones() -> None:
+def test_each_part_is_put_between_its_marks_and_unknown_ones_are_refused(tmp_path: Path) -> None:
     text = "<!-- claim:begin -->old<!-- claim:end -->\n<!-- speedup:begin -->\n<!-- speedup:end -->\nend\n"
-    made = {"claim": "C\n", "speedup": "S\n"}
-    filled = readme.fill(text, made, Path("README.md"))
+    made = {"claim": lambda: "C\n", "speedup": lambda: "S\n", "scale": lambda: 1 / 0}  # no mark asks for the last
+    path = tmp_path / "README.md"
+    path.write_text(text)
+    filled = readme.filled(path, made)
     assert filled == (
         "<!-- claim:begin -->\nC\n<!-- claim:end -->\n<!-- speedup:begin -->\nS\n<!-- speedup:end -->\nend\n"
     )
-    assert readme.fill(filled, made, Path("README.md")) == filled
-    for broken in ("no marks", text + text, text.replace("claim", "other")):
+    path.write_text(filled)
+    assert readme.filled(path, made) == filled
+    for broken in ("no marks", text + text, text.replace("claim", "other"), text.replace("<!-- claim:end -->", "")):
+        path.write_text(broken)
         with pytest.raises(ValueError, match=r"README\.md (must hold|has no marks)"):
-            readme.fill(broken, made, Path("README.md"))
+            readme.marked(path, made)
 
 
 @pytest.fixture

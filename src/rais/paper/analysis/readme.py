@@ -9,7 +9,8 @@ from __future__ import annotations
 import csv
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,7 @@ from rais.paper.analysis.rises import rises_table, steadiness_table
 from rais.paper.analysis.speedup import DIFFERENCE, at_target, speedup_table, speedup_text, spread_text
 from rais.paper.records.read import Records
 
+Part = Callable[[], str]
 MARK = re.compile(r"<!-- (\w+):(begin|end) -->")
 # The rows of the first table: task, and its name for a stranger.
 FIRST = {"mnist": "MNIST, LeNet-5", "digits": "digits, LeNet-5", "cifar10_resnet8": "CIFAR-10, ResNet-8"}
@@ -31,39 +33,52 @@ SPREADS = (
 )
 
 
-def parts(records: Records, bench: Path) -> dict[str, str]:
-    """Markdown by name, from the records, and from bench/*.csv and .json, where they are, those of timings."""
+def parts(records: Records, bench: Path) -> dict[str, Part]:
+    """What makes the markdown of each part, by name: from the records, and from bench/*.csv and .json, where they are,
+    those of timings."""
     return {
-        "claim": claim(records),
-        "first": first_table(records),
-        "speedup": speedup_markdown(records),
-        "steadiness": steadiness_markdown(records),
-        "headroom": headroom_markdown(records),
-        "bench": bench_table(bench, "step"),
-        "benches": bench_table(bench),
-        "gpu": bench_table(bench, file="gpu"),
-        "scale": scale_table(bench),
-        "unrun": unrun_table(records, bench),
+        "claim": partial(claim, records),
+        "first": partial(first_table, records),
+        "speedup": partial(speedup_markdown, records),
+        "steadiness": partial(steadiness_markdown, records),
+        "headroom": partial(headroom_markdown, records),
+        "bench": partial(bench_table, bench, "step"),
+        "benches": partial(bench_table, bench),
+        "gpu": partial(bench_table, bench, file="gpu"),
+        "scale": partial(scale_table, bench),
+        "unrun": partial(unrun_table, records, bench),
     }
 
 
-def fill(text: str, made: dict[str, str], path: Path) -> str:
-    """`text` with every part of `made` that it has marks for between them.
+def marked(path: Path, made: Mapping[str, Part]) -> list[str]:
+    """The names of `made` that the file has marks for.
 
     Raises:
         ValueError: no mark at all, or one that is missing, repeated, out of order, or of an unknown part.
     """
-    wanted = {name for name, _ in MARK.findall(text)}
-    if not wanted:
+    text = path.read_text(encoding="utf-8")
+    found = sorted({name for name, _ in MARK.findall(text)})
+    if not found:
         raise ValueError(f"{path} has no marks to put numbers between, such as <!-- speedup:begin -->")
-    for name in sorted(wanted):
-        begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
-        before, _, rest = text.partition(begin)
-        _, _, after = rest.partition(end)
-        if name not in made or text.count(begin) != 1 or text.count(end) != 1 or end not in rest:
+    for name in found:
+        begin, end = _marks(name)
+        if name not in made or text.count(begin) != 1 or text.count(end) != 1 or end not in text.partition(begin)[2]:
             raise ValueError(f"{path} must hold the lines {begin} and {end} once each, for {', '.join(made)} alone")
-        text = f"{before}{begin}\n{made[name]}{end}{after}"
+    return found
+
+
+def filled(path: Path, made: Mapping[str, Part]) -> str:
+    """The text of the file with every part that it has marks for between them. Raises ValueError as `marked`."""
+    names, text = marked(path, made), path.read_text(encoding="utf-8")
+    for name in names:
+        begin, end = _marks(name)
+        before, _, rest = text.partition(begin)
+        text = f"{before}{begin}\n{made[name]()}{end}{rest.partition(end)[2]}"
     return text
+
+
+def _marks(name: str) -> tuple[str, str]:
+    return f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
 
 
 def claim(records: Records) -> str:
