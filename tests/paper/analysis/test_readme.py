@@ -105,7 +105,8 @@ def test_the_first_table(records) -> None:
     lines = readme.first_table(records).splitlines()
     assert len({line.count("|") for line in lines[:4]}) == 1
     assert lines[2].startswith(
-        "| MNIST, LeNet-5 | 2.00× [2.00, 2.00] | 2.00× [2.00, 2.00] | 8 of 8 | -0.07 % [-0.07, -0.07] |"
+        "| MNIST, LeNet-5 | 2.00× [2.00, 2.00] | 2.00× [2.00, 2.00] | 8 of 8 | -0.07 % [-0.07, -0.07] | "
+        "Some CPU, 1 thread |"
     )
     assert lines[3].startswith("| digits, LeNet-5 | target not reached | target not reached | 0 of 3 | +0.43 %")
     assert "bootstrap interval" in lines[5] and len(lines) == 6

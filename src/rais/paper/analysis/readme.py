@@ -100,12 +100,15 @@ def claim(records: Records) -> str:
 def first_table(records: Records) -> str:
     """The table of the README's first screen: RAIS on the tasks of FIRST, those that have records."""
     table = speedup_table(records).set_index(["task", "arm"], drop=False)
-    lines = table_head(["task", "speed-up in examples", "in seconds", "seeds at the target", "test error, against SGD"])
+    final = final_table(records).set_index(["task", "arm"])
+    heads = ["task", "speed-up in examples", "in seconds", "seeds at the target", "test error, against SGD", "hardware"]
+    lines = table_head(heads)
     for task, name in FIRST.items():
         if (task, "rais") in table.index:
             row = table.loc[(task, "rais")]
             units = (speedup_text(row, unit) for unit in ("examples", "seconds"))
-            lines.append(cells([name, *units, at_target(row), difference_text(row)]))
+            machine = final.loc[(task, "rais"), "hardware"]
+            lines.append(cells([name, *units, at_target(row), difference_text(row), machine]))
     return f"{chr(10).join(lines)}\n\n{SPREADS}\n" if len(lines) > 2 else ""
 
 
