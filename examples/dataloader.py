@@ -18,7 +18,7 @@ def main(mnist: bool, epochs: float, uniform: bool) -> float:
     x, y, *test = common.data(mnist)
     n, m = len(x), 32
     model = common.network(x.shape[-1])
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, weight_decay=2.5e-4)
     sampler = rais.Uniform(n, m, seed=0) if uniform else rais.RAIS(n, m, seed=0)
 
     loader = rais.Loader(TensorDataset(x, y), sampler, num_workers=2, persistent_workers=True)

@@ -20,7 +20,7 @@ def main(mnist: bool, epochs: float, uniform: bool) -> float:
     x, y, *test = common.data(mnist)
     n, m = len(x), 32
     model = DistributedDataParallel(common.network(x.shape[-1]))
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, weight_decay=2.5e-4)
     sampler = rais.Uniform(n, m, seed=0) if uniform else rais.RAIS(n, m, seed=0)  # the same seed on every rank
 
     loader = rais.Loader(TensorDataset(x, y), sampler, group=dist.group.WORLD)

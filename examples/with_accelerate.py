@@ -20,7 +20,7 @@ def main(mnist: bool, epochs: float, uniform: bool) -> float:
     x, y, *test = common.data(mnist)
     n, m = len(x), 32
     model = common.network(x.shape[-1])
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, weight_decay=2.5e-4)
     model = accelerator.prepare(model)  # neither the optimizer nor the loader: the engine steps, the loader shards
     sampler = rais.Uniform(n, m, seed=0) if uniform else rais.RAIS(n, m, seed=0)
 

@@ -23,7 +23,7 @@ class Classifier(lightning.LightningModule):
         self.network, self.loader, self.settings = network, loader, settings
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        return torch.optim.SGD(self.parameters(), lr=0.1)
+        return torch.optim.SGD(self.parameters(), lr=0.1, weight_decay=2.5e-4)
 
     def on_fit_start(self) -> None:
         self.engine = rais.Engine(self.optimizers(), self.loader, model=self.network, **self.settings)

@@ -44,7 +44,7 @@ def main(mnist: bool, epochs: float, uniform: bool) -> float:
     n, m = len(x), 32
     sampler = rais.Uniform(n, m, seed=0) if uniform else rais.RAIS(n, m, seed=0)
     model = common.network(x.shape[-1])
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, weight_decay=2.5e-4)
     optimizers = optimizer, torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1)
     folder = tempfile.gettempdir()
     settings = transformers.TrainingArguments(folder, num_train_epochs=epochs, use_cpu=True, report_to="none")
