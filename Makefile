@@ -66,7 +66,8 @@ reproduce: setup  ## train what the figures need and draw them (PROFILE=quick: 1
 	$(BIN)/python scripts/reproduce.py --profile $(PROFILE) --runs $(RUNS) $(if $(JOBS),--jobs $(JOBS))
 
 figures: setup  ## draw figures and tables from the committed records, and the numbers in the README files
-	$(BIN)/python scripts/plot.py --records $(RECORDS) --out results --pdf --readme README.md --readme results/README.md
+	$(BIN)/python scripts/plot.py --records $(RECORDS) --out results --pdf \
+	  --readme README.md --readme results/README.md --readme docs/choosing.md
 
 figure: setup  ## draw one figure, as in make figure NAME=headroom
 	$(BIN)/python scripts/plot.py --records $(RECORDS) --out results $(NAME)

@@ -133,5 +133,7 @@ def test_check_without_a_readme(capsys):
 
 @pytest.mark.skipif(not (ROOT / "results/records").is_dir(), reason="no records are committed yet")
 def test_the_committed_files_show_the_committed_records():
-    files = [word for name in ("README.md", "results/README.md") for word in ("--readme", ROOT / name)]
+    files = [
+        word for name in ("README.md", "results/README.md", "docs/choosing.md") for word in ("--readme", ROOT / name)
+    ]
     assert run("--records", ROOT / "results/records", "--out", ROOT / "results", *files, "--check") == 0

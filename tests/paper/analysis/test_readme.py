@@ -113,6 +113,18 @@ def test_the_first_table(records) -> None:
     assert readme.first_table(records.of("other")) == ""
 
 
+def test_the_table_of_adamw_s_multipliers(run_writer, tmp_path: Path) -> None:
+    for arm, last in (("uniform", 0.001), ("rais", 2.0), ("rais_multiplier_off", 0.0001)):
+        for seed in range(2):
+            run_writer(arm, seed, (0, 1000, 2000), {"train_loss": [2.0, 0.5, last]}, task="mnist_adamw")
+    lines = readme.adamw_table(load.load(tmp_path / "records")).splitlines()
+    assert [line.split(" | ")[1] for line in lines[2:5]] == [
+        readme.ADAMW[arm] for arm in list(readme.ADAMW)[:2] + ["rais"]
+    ]
+    assert "| 0 of 2 |" in lines[4] and lines[4].startswith("| mnist_adamw | RAIS's draws, r | target not reached |")
+    assert readme.adamw_table(load.load(tmp_path / "records").of("mnist")) == ""
+
+
 def test_the_whole_table(records) -> None:
     lines = readme.speedup_markdown(records).splitlines()
     assert len({line.count("|") for line in lines[:6]}) == 1

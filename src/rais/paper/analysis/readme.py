@@ -27,6 +27,12 @@ Part = Callable[[], str]
 MARK = re.compile(r"<!-- (\w+):(begin|end) -->")
 # The rows of the first table: task, and its name for a stranger.
 FIRST = {"mnist": "MNIST, LeNet-5", "digits": "digits, LeNet-5", "cifar10_resnet8": "CIFAR-10, ResNet-8"}
+ADAMW = {  # arms of the tasks that train with AdamW
+    "uniform": "uniform draws",
+    "rais_multiplier_off": "RAIS's draws, multiplier 1",
+    "rais_multiplier_root": "RAIS's draws, √r",
+    "rais": "RAIS's draws, r",
+}
 SPREADS = (
     f"[95 % bootstrap interval of the ratio of medians] from {SEEDS} seeds on, "
     "(range of the same-seed ratios) with fewer."
@@ -42,6 +48,7 @@ def parts(records: Records, bench: Path) -> dict[str, Part]:
         "speedup": partial(speedup_markdown, records),
         "steadiness": partial(steadiness_markdown, records),
         "headroom": partial(headroom_markdown, records),
+        "adamw": partial(adamw_table, records),
         "bench": partial(bench_table, bench, "step"),
         "benches": partial(bench_table, bench),
         "gpu": partial(bench_table, bench, file="gpu"),
@@ -169,6 +176,26 @@ def headroom_markdown(records: Records) -> str:
         numbers = ("–" if np.isnan(row[name]) else f"{row[name]:.2f}" for name in (*names, "gain_ratio"))
         lines.append(cells([row["task"], f"`{row['arm']}`", row["n_seeds"], *numbers, row["verdict"]]))
     return "\n".join(lines) + "\n" if len(lines) > 2 else ""
+
+
+def adamw_table(records: Records) -> str:
+    """What each multiplier of the learning rate does to AdamW."""
+    table = speedup_table(records).set_index(["task", "arm"], drop=False)
+    heads = [
+        "task",
+        "AdamW with",
+        "speed-up in examples",
+        "seeds at the target",
+        "final loss",
+        "test error, against it",
+    ]
+    lines = table_head(heads)
+    for task in (task for task in records.tasks if task.endswith("_adamw")):
+        for arm in (arm for arm in ADAMW if (task, arm) in table.index):
+            row = table.loc[(task, arm)]
+            ends = at_target(row), f"{row['final_train_loss']:.2g}", difference_text(row)
+            lines.append(cells([task, ADAMW[arm], speedup_text(row, "examples"), *ends]))
+    return f"{chr(10).join(lines)}\n\n{SPREADS}\n" if len(lines) > 2 else ""
 
 
 def difference_text(row: pd.Series) -> str:
