@@ -133,6 +133,7 @@ def is_training(runs: Path) -> bool:
     return any("train_loss" in path.read_text(encoding="utf-8") for path in runs.glob("digits/*/*/record.csv"))
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_the_whole_sweep(tmp_path: Path) -> None:
     arguments = command(tmp_path, "sampler=uniform", "seed=0,1,2", "epochs=100000")
     with subprocess.Popen(arguments, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:

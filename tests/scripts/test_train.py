@@ -80,6 +80,7 @@ def test_a_killed_run_ends_with_the_record_of_one_that_was_not(kills: int, tmp_p
     assert ended(runs).stdout.startswith("complete: ")
 
 
+@pytest.mark.slow
 def test_a_second_process_says_who_holds_the_run_and_a_hangup_ends_the_first_in_order(tmp_path: Path) -> None:
     long = "epochs=100000"
     with subprocess.Popen(command(tmp_path, long), cwd=ROOT, stderr=subprocess.DEVNULL) as first:
