@@ -175,7 +175,8 @@ class WeightedBatchNorm(nn.modules.batchnorm._BatchNorm):
 
     def _normalise(self, x: Tensor, statistics: Statistics) -> Tensor:
         mean, variance, _, share = statistics
-        scale = torch.ones_like(mean) if self.weight is None else self.weight.to(mean.dtype)
+        # A view: torch 2.6 calls no hook of a parameter that the function below saves itself and a checkpoint packs.
+        scale = torch.ones_like(mean) if self.weight is None else self.weight.to(mean.dtype).view_as(mean)
         shift = torch.zeros_like(mean) if self.bias is None else self.bias.to(mean.dtype)
         normalised: Tensor = _Normalised.apply(x, share, mean, variance, scale, shift, self.eps, self._over_ranks)
         return normalised

@@ -133,7 +133,8 @@ def _hook_pass(
                 raise NoFormulaError(f"a parameter of {title} is used outside of it")
         if with_gradient:
             parameters = trainable(model)
-            gradient = list(torch.autograd.grad(losses.sum(), parameters, materialize_grads=True))
+            found = torch.autograd.grad(losses.sum(), parameters, materialize_grads=True)
+            gradient = [g.detach() for g in found]  # torch 2.6 lets the zeros that it fills in require a gradient
         else:  # gradients of the outputs only, which spares those of the weights
             torch.autograd.grad(losses.sum(), list(norms.outputs.values()), allow_unused=True)
             gradient = []

@@ -19,6 +19,11 @@ def test_ratio_of_medians_by_hand():
     assert ratio_of_medians([10, 20], [5, 5]) == 3
 
 
+def test_the_median_of_what_is_known():
+    assert intervals.median([3, np.nan, 1]) == 2 and intervals.median([1, INF, INF]) == INF
+    assert math.isnan(intervals.median([])) and math.isnan(intervals.median([np.nan]))
+
+
 def test_one_run_that_never_arrives_does_not_poison_the_median():
     assert ratio_of_medians([10, INF, 20], [5, 4, INF]) == 4
 

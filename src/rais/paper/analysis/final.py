@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
+from rais.paper.analysis.intervals import median
 from rais.paper.analysis.speedup import hardware, run_table
 from rais.paper.records.read import Records
 
@@ -26,6 +27,6 @@ def final_table(records: Records) -> pd.DataFrame:
     for (task, arm), runs in table.groupby(["task", "arm"]):
         row = {"task": task, "arm": arm, "n_seeds": len(runs), "diverged": int((runs["status"] == "diverged").sum())}
         for name in MEASURED:
-            row |= {name: runs[name].median(), f"{name}_low": runs[name].min(), f"{name}_high": runs[name].max()}
+            row |= {name: median(runs[name]), f"{name}_low": runs[name].min(), f"{name}_high": runs[name].max()}
         rows.append(row | {"hardware": hardware(runs)})
     return pd.DataFrame(rows, columns=COLUMNS)

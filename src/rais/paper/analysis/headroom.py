@@ -17,6 +17,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
+from rais.paper.analysis.intervals import median
 from rais.paper.records.read import Records
 
 # From the oracle down to the multiplier, and what is lost on the step to each from the one before.
@@ -69,7 +70,7 @@ def headroom_table(records: Records) -> pd.DataFrame:
         table = pd.concat([moments(runs, run) for _, run in of_arm.iterrows()])
         if table.empty:
             continue
-        named = {name: table[name].median() for name in COLUMNS[4:-1]}
+        named = {name: median(table[name]) for name in COLUMNS[4:-1]}
         row = {"task": task, "arm": arm, "n_seeds": of_arm["seed"].nunique(), "evaluations": len(table), **named}
         rows.append(row | {"verdict": verdict(row)})
     return pd.DataFrame(rows, columns=COLUMNS)

@@ -25,6 +25,13 @@ def ratio_of_medians(uniform: ArrayLike, arm: ArrayLike) -> float:
     return float(_ratio(*(np.median(x) if len(x) else np.nan for x in (np.asarray(uniform), np.asarray(arm)))))
 
 
+def median(values: ArrayLike) -> float:
+    """The median of those that are known; nan where none is."""
+    known = np.asarray(values, float)
+    known = known[~np.isnan(known)]
+    return float(np.median(known)) if len(known) else float("nan")
+
+
 def ratio_spread(uniform: ArrayLike, arm: ArrayLike) -> tuple[float, float]:
     """Lower and upper end of the spread of the ratio of medians, costs paired by seed.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
+from rais.paper.analysis.intervals import median
 from rais.paper.records.read import Records
 
 AFTER = 1.0  # epochs of examples: the fall at the beginning is not looked at
@@ -55,7 +56,7 @@ def steadiness(runs: pd.DataFrame) -> dict[str, float]:
     return {
         "n_seeds": len(runs),
         "largest_weight": runs["run_largest_weight"].max(),
-        "largest_rise": rise.median(),
+        "largest_rise": median(rise),
         "largest_rise_low": rise.min(),
         "largest_rise_high": rise.max(),
         "trebled": int((rise > TREBLED).sum()),

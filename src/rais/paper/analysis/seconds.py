@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
+from rais.paper.analysis.intervals import median
 from rais.paper.analysis.speedup import run_table
 from rais.paper.records.read import Records
 
@@ -26,8 +27,8 @@ def seconds_table(records: Records) -> pd.DataFrame:
     parts = pd.DataFrame.from_dict(shares, orient="index", columns=list(PHASES), dtype=float)
     parts = parts.mul(table["seconds_cost"], axis=0).join(table[["task", "arm", "seconds_cost"]])
     rows = [
-        {"task": task, "arm": arm, "n_seeds": len(runs), "seconds": runs["seconds_cost"].median()}
-        | {phase: runs[phase].median() for phase in PHASES}
+        {"task": task, "arm": arm, "n_seeds": len(runs), "seconds": median(runs["seconds_cost"])}
+        | {phase: median(runs[phase]) for phase in PHASES}
         for task in comparable.tasks
         for arm in comparable.arms(task)
         if len(runs := parts[(parts["task"] == task) & (parts["arm"] == arm)].dropna())

@@ -10,6 +10,7 @@ import re
 
 import pandas as pd
 
+from rais.paper.analysis.intervals import median
 from rais.paper.analysis.speedup import ENDS, SPEEDUPS, run_table, speedup_row
 from rais.paper.records.read import COMPLETE, Records
 
@@ -87,7 +88,7 @@ def _row(records: Records, arm: str, variant: str) -> dict[str, object]:
     row = speedup_row(table[points], table[baseline], int((asked & ~complete).sum()))
     for name in ENDS:
         values = table.loc[points, name]
-        row |= {name: values.median(), f"{name}_low": values.min(), f"{name}_high": values.max()}
+        row |= {name: median(values), f"{name}_low": values.min(), f"{name}_high": values.max()}
     diverged = int((table.loc[points, "status"] == "diverged").sum())
     return row | {"uniform": "own" if has_own else "headline", "diverged": diverged}
 

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
-from rais.paper.analysis.intervals import SEEDS, mean_spread, ratio_of_medians, ratio_spread
+from rais.paper.analysis.intervals import SEEDS, mean_spread, median, ratio_of_medians, ratio_spread
 from rais.paper.records.read import Records
 
 # What a run ends with, and how a speed-up and its spread are named.
@@ -154,7 +154,7 @@ def speedup_row(runs: pd.DataFrame, uniform: pd.DataFrame, unfinished: int) -> d
         "test_error": shown["test_error"].mean(),
         DIFFERENCE: differences.mean(),
         **dict(zip((f"{DIFFERENCE}_low", f"{DIFFERENCE}_high"), spread, strict=True)),
-        "final_train_loss": shown["final_train_loss"].median(),
+        "final_train_loss": median(shown["final_train_loss"]),
     }
     if runs["arm"].eq("uniform").all():
         row |= dict.fromkeys((f"{DIFFERENCE}{end}" for end in ("", "_low", "_high")), np.nan)
@@ -208,7 +208,7 @@ def _speedup(pairs: pd.DataFrame, unit: str) -> dict[str, float]:
     known = pairs[pairs["level"].notna()]
     costs = known[f"{unit}_cost_uniform"], known[f"{unit}_cost"]
     if len(known) and known["arm"].eq("uniform").all():
-        ratio = 1.0 if np.isfinite(costs[1].median()) else np.nan
+        ratio = 1.0 if np.isfinite(median(costs[1])) else np.nan
         return {f"{unit}_speedup": ratio, f"{unit}_low": np.nan, f"{unit}_high": np.nan}
     low, high = ratio_spread(*costs)
     return {f"{unit}_speedup": ratio_of_medians(*costs), f"{unit}_low": low, f"{unit}_high": high}
@@ -228,7 +228,7 @@ def _remarks(
 ) -> list[str]:
     """What a reader of one row has to know, worst first."""
     arm = runs["arm"].iloc[0] if len(runs) else ""
-    medians = [np.isinf(pairs[f"examples_cost{who}"].median()) for who in ("", "_uniform")]
+    medians = [np.isinf(median(pairs[f"examples_cost{who}"])) for who in ("", "_uniform")]
     diverged = shown[shown["status"] == "diverged"]
     after = int(np.isfinite(diverged["examples_cost"]).sum())
     low, costs_error = row[f"{DIFFERENCE}_low"], row[DIFFERENCE]

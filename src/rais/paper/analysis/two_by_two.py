@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 
 from rais.paper.analysis.curves import interpolated
+from rais.paper.analysis.intervals import median
 from rais.paper.records.read import Records
 
 CELLS = {
@@ -58,8 +59,8 @@ def _cell(at: pd.DataFrame) -> dict[str, float]:
     loss = known["train_loss"]
     return {
         "n_seeds": len(known),
-        "epochs": known["epochs"].median(),
-        "train_loss": loss.median(),
+        "epochs": median(known["epochs"]),
+        "train_loss": median(loss),
         "train_loss_low": loss.min(),
         "train_loss_high": loss.max(),
         "ended_before": int(known["ended_before"].sum()),

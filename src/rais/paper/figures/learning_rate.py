@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from rais.paper.analysis import pilots
+from rais.paper.analysis.intervals import median
 from rais.paper.figures import style
 from rais.paper.figures.needs import Needs
 from rais.paper.records.read import Records
@@ -42,7 +43,7 @@ def _draw(axes: Axes, runs, task: str) -> None:
     medians = []
     for place, rate in zip(places, rates, strict=True):
         losses = runs.loc[runs["learning_rate"] == rate, "loss"]
-        medians.append(losses.median())
+        medians.append(median(losses))
         style.dots(axes, place, losses, look)
         style.write_tally(axes, place, int(losses.isna().sum()), 0)
     style.joined(axes, places, medians, look)

@@ -12,6 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from rais.paper.analysis import sensitivity
+from rais.paper.analysis.intervals import median
 from rais.paper.figures import style
 from rais.paper.figures.needs import Needs
 from rais.paper.records.read import Records
@@ -64,7 +65,7 @@ def _draw_sweep(cost: Axes, share: Axes, rows: pd.DataFrame, sweep: str) -> None
         points = {value: of_value for value, of_value in of_arm.groupby("value", sort=False)}
         for axes, name in ((cost, "epochs_to_target"), (share, "percent")):
             x = [places[value] for value in points]
-            style.joined(axes, x, [of_value[name].median() for of_value in points.values()], look)
+            style.joined(axes, x, [median(of_value[name]) for of_value in points.values()], look)
             for place, of_value in zip(x, points.values(), strict=True):
                 style.dots(axes, place, of_value[name], look)
     for value, place in places.items():

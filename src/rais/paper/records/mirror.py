@@ -76,7 +76,7 @@ class Mirror:
             group=self.title,
             job_type=meta["arm"],
             config={**meta["config"], "arm": meta["arm"], "run_id": meta["run_id"], "commit": meta["commit"]},
-            dir=os.environ.get("WANDB_DIR") or self.folder,
+            dir=os.environ.get("WANDB_DIR") or str(self.folder),
             reinit="finish_previous",
             settings=wandb.Settings(init_timeout=INIT_TIMEOUT),
         )
