@@ -34,7 +34,7 @@ RUNS = {
     "rais_augmentation": ["sampler=rais", "variant=with_augmentation"],
     "rais_batch_norm": ["sampler=rais", "variant=with_batch_norm"],
     "rais_dropout_momentum": ["sampler=rais", "variant=with_momentum", "model.dropout=0.5", "outliers=10"],
-    "oracle": ["sampler=oracle", "data.n_train=64"],
+    "oracle": ["sampler=oracle", "data.n_train=200"],
 }
 
 
