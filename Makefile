@@ -37,7 +37,7 @@ $(STAMP): requirements.lock pyproject.toml
 test: setup  ## run the tests but the slow ones
 	$(BIN)/python -m pytest -q -n auto --dist loadgroup
 
-test-slow: setup  ## run the tests that take more than 20 seconds each: under 30 minutes
+test-slow: setup  ## run the slow tests, such as kills, sweeps, the model zoo and mutants: under 30 minutes
 	$(BIN)/python -m pytest -q -n auto -m slow
 
 test-lowest:  ## run the tests with the lowest versions that pyproject.toml allows, in .venv-lowest (Python 3.11)
