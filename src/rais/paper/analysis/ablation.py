@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
+from rais.paper.analysis.once import once
 from rais.paper.analysis.rises import steadiness, with_rises
 from rais.paper.analysis.speedup import SPEEDUPS, run_table, speedup_row
 from rais.paper.records.read import COMPLETE, Records
@@ -15,6 +16,7 @@ COLUMNS = [
 ]
 
 
+@once
 def ablation_table(records: Records) -> pd.DataFrame:
     """Speed-up, largest weight and largest rise of the loss, one row a task and cure taken out, columns COLUMNS.
 

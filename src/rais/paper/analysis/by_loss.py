@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
+from rais.paper.analysis.once import once
 from rais.paper.analysis.speedup import speedup_table, targets
 from rais.paper.records.read import Records
 
@@ -15,6 +16,7 @@ COLUMNS = [
 ]
 
 
+@once
 def by_loss_table(records: Records) -> pd.DataFrame:
     """The speed-ups of ARMS in examples at FACTORS times the target, one row a task, arm and factor, columns COLUMNS.
 

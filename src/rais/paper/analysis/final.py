@@ -5,6 +5,7 @@ from __future__ import annotations
 import pandas as pd
 
 from rais.paper.analysis.intervals import median
+from rais.paper.analysis.once import once
 from rais.paper.analysis.speedup import hardware, run_table
 from rais.paper.records.read import Records
 
@@ -16,6 +17,7 @@ COLUMNS = [
 ]
 
 
+@once
 def final_table(records: Records) -> pd.DataFrame:
     """What each arm ended with, one row a task and arm: medians over seeds, lowest and highest in *_low and *_high.
 

@@ -18,6 +18,7 @@ import numpy as np
 import pandas as pd
 
 from rais.paper.analysis.intervals import median
+from rais.paper.analysis.once import once
 from rais.paper.records.read import Records
 
 # From the oracle down to the multiplier, and what is lost on the step to each from the one before.
@@ -58,6 +59,7 @@ def moments(records: Records, run: pd.Series) -> pd.DataFrame:
     return wide
 
 
+@once
 def headroom_table(records: Records) -> pd.DataFrame:
     """One row a task and arm with diagnosed runs, columns COLUMNS: medians over all `moments` of all seeds.
 

@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 
 from rais.paper.analysis.curves import interpolated
+from rais.paper.analysis.once import once
 from rais.paper.analysis.speedup import crossing, hardware
 from rais.paper.records.read import Records
 
@@ -61,6 +62,7 @@ def pilot_table(records: Records) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=PILOT_COLUMNS)
 
 
+@once
 def target_table(records: Records) -> pd.DataFrame:
     """The target of each task with its provenance, one row a task with pilots, columns TARGET_COLUMNS.
 

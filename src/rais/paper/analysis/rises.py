@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 
 from rais.paper.analysis.intervals import median
+from rais.paper.analysis.once import once
 from rais.paper.records.read import Records
 
 AFTER = 1.0  # epochs of examples: the fall at the beginning is not looked at
@@ -63,6 +64,7 @@ def steadiness(runs: pd.DataFrame) -> dict[str, float]:
     }
 
 
+@once
 def rises_table(records: Records) -> pd.DataFrame:
     """Every complete run, headline or variant, in which the loss more than trebled, columns RISE_COLUMNS.
 
@@ -74,6 +76,7 @@ def rises_table(records: Records) -> pd.DataFrame:
     return runs[runs["rise"] > TREBLED].sort_values(RISE_COLUMNS[:4], ignore_index=True)[RISE_COLUMNS]
 
 
+@once
 def with_rises(records: Records) -> pd.DataFrame:
     """`records.runs` with rise, the largest one of each run, what was recorded there (RISE_COLUMNS), and
     run_largest_weight, the largest weight of the whole run. One row a run."""

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 
 from rais.paper.analysis.intervals import median
+from rais.paper.analysis.once import once
 from rais.paper.analysis.speedup import run_table
 from rais.paper.records.read import Records
 
@@ -14,6 +15,7 @@ PHASES = ("forward", "backward", "step", "data", "norms", "sampler", "gain")
 COLUMNS = ["task", "arm", "n_seeds", "seconds", *PHASES]
 
 
+@once
 def seconds_table(records: Records) -> pd.DataFrame:
     """One row a task and arm, columns COLUMNS: medians over the runs that reach the target, n_seeds of them.
 

@@ -16,6 +16,7 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from rais.paper.analysis.intervals import SEEDS, mean_spread, median, ratio_of_medians, ratio_spread
+from rais.paper.analysis.once import once
 from rais.paper.records.read import Records
 
 # What a run ends with, and how a speed-up and its spread are named.
@@ -77,6 +78,7 @@ def timed_seconds(run: pd.Series, wide: pd.DataFrame) -> pd.Series:
     return wide["cpu_seconds" if by_cpu else "seconds"]
 
 
+@once
 def run_table(records: Records, factor: float = 1.0) -> pd.DataFrame:
     """`records.runs` plus what each run ended with and what `factor` times the target cost it, one row a run.
 
@@ -113,6 +115,7 @@ def run_table(records: Records, factor: float = 1.0) -> pd.DataFrame:
     return table
 
 
+@once
 def speedup_table(records: Records, factor: float = 1.0) -> pd.DataFrame:
     """What each arm saves against uniform sampling, one row a task and arm, columns SPEEDUP_COLUMNS.
 

@@ -11,6 +11,7 @@ import io
 import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,7 @@ class Records:
     curves: tidy, one row a measured value: RUN_KEYS and the columns of record.csv.
     norms: one row a measured example: RUN_KEYS and the columns of norms.csv.
     skipped: a line for every folder that is no whole run, with the reason and the cure.
+    made: tables of these very records (analysis/once.py); a part of them, as of `where`, begins without any.
     """
 
     root: Path
@@ -60,14 +62,15 @@ class Records:
     curves: pd.DataFrame
     norms: pd.DataFrame
     skipped: tuple[str, ...] = ()
+    made: dict[tuple, pd.DataFrame] = field(default_factory=dict, repr=False, init=False)
     _wide: dict[tuple, pd.DataFrame] = field(default_factory=dict, repr=False)
 
-    @property
+    @cached_property
     def comparable(self) -> Records:
         """The complete headline runs, made to be compared: neither unfinished, diagnostic nor variants."""
         return self.where(self._is_complete & ~self.runs["diagnostic"] & (self.runs["variant"] == ""))
 
-    @property
+    @cached_property
     def variants(self) -> Records:
         """The complete runs of sweeps, whatever their variant."""
         return self.where(self._is_complete & ~self.runs["diagnostic"] & (self.runs["variant"] != ""))
