@@ -83,7 +83,7 @@ def test_the_legend_of_the_learning_curves_names_every_arm(records):
 
 def test_the_oracle_is_drawn_beside_uniform_and_rais(drawn):
     names = [text.get_text() for text in drawn["oracle"].legends[0].texts]
-    assert names == ["uniform SGD", "oracle", "RAIS"]
+    assert names == ["uniform", "oracle", "RAIS"]
     assert len(drawn["oracle"].axes) == 3
 
 

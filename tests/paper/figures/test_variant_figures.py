@@ -154,6 +154,7 @@ def test_learning_rates_of_the_pilots(run_writer, tmp_path):
     for variant, rate in (("lr_half", 0.3), ("", 0.5), ("lr_twice", 0.4)):
         for seed in (100, 101):
             run_writer("uniform", seed, GRID, falling(rate), task="mnist", variant=variant)
+    run_writer("uniform", 100, GRID, falling(0.5), task="digits")  # One rate says nothing of others.
     (axes,) = figures.draw("learning_rate", None, load(tmp_path / "records")).axes
     assert medians(axes) == pytest.approx([math.exp(-7.5 * rate) for rate in (0.3, 0.5, 0.4)])
     assert ticks(axes) == ["0.5×", "1×", "2×"] and axes.get_title(loc="left") == "mnist"

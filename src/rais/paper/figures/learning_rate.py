@@ -1,7 +1,8 @@
 """Whether plain SGD was given a good learning rate: the pilots, from which the targets come.
 
 Uniform SGD's training loss at three quarters of the budget with half, once and twice the learning rate that all arms
-of a task share, every pilot a dot. A comparison with SGD means little if the best multiple is not 1.
+of a task share, every pilot a dot, for the tasks whose pilots tried them. A comparison with SGD means little if the
+best multiple is not 1.
 """
 
 from __future__ import annotations
@@ -25,9 +26,10 @@ NEEDS = Needs(
 
 @style.styled
 def make(records: Records, task: str) -> Figure:
-    """A panel a task with pilots; `task` is one of them."""
+    """A panel a task whose pilots tried several multiples, or each task if none did; `task` is one with pilots."""
     runs = pilots.pilot_runs(records)
-    tasks = sorted(runs["task"].unique())
+    tried = runs.groupby("task")["learning_rate"].nunique()
+    tasks = sorted(tried[tried > 1].index if (tried > 1).any() else tried.index)
     figure = Figure(figsize=(1.0 + 2.3 * len(tasks), 3.2))
     panels = figure.subplots(1, len(tasks), squeeze=False)[0]
     for axes, name in zip(panels, tasks, strict=True):

@@ -91,7 +91,7 @@ class Look:
 
 
 ARMS = {
-    "uniform": Look("uniform SGD", BLACK, (0, (5, 1.6)), "o"),
+    "uniform": Look("uniform", BLACK, (0, (5, 1.6)), "o"),
     "oracle": Look("oracle", BLUE, (0, (7, 1.5, 1.2, 1.5)), "s"),
     "smoothed_0": Look("smoothed, δ = 0", SKY, (0, (1, 2.2)), "x"),
     "smoothed_0.001": Look("smoothed, δ = 0.001", SKY, (0, (3, 2)), "v"),
@@ -101,7 +101,7 @@ ARMS = {
     "rais": Look("RAIS", VERMILLION, "-", "D", 1.8),
     "rais_spaced": Look("RAIS, evenly spaced", VERMILLION, (0, (4, 1)), "h"),
     "rais_multiplier_off": Look("RAIS, multiplier 1", PURPLE, (0, (2.2, 1.1)), "<"),
-    "rais_multiplier_root": Look("RAIS, √r", PURPLE, (0, (8, 1.5, 1, 1.5)), "X"),
+    "rais_multiplier_root": Look("RAIS, √r", BLUE, (0, (8, 1.5, 1, 1.5)), "X"),
     "uniform_rais_multiplier": Look("uniform, RAIS's multiplier", ORANGE, (0, (1, 0.9)), ">"),
     "uniform_with_replacement": Look("uniform, with replacement", BLACK, (0, (2, 2.5)), "*"),
 }
