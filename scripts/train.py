@@ -66,7 +66,17 @@ def prepare(cfg: config.Config, device: torch.device, replayed: Path | None) -> 
     state = checkpoint.read()
     dataset = cfg.data.build(device)
     parts = build.build(cfg, dataset, replayed)
-    record = Record(
+    loop = Loop(
+        parts,
+        None,
+        epochs=cfg.epochs,
+        evaluations=cfg.evaluations,
+        diagnoses=cfg.diagnose,
+        measures_headroom=cfg.headroom,
+        trace=Trace(parts) if cfg.trace else None,
+        checkpoint=checkpoint,
+    )
+    loop.record = Record(  # Last: what comes before may be interrupted, or find no memory.
         cfg,
         n=len(dataset.train),
         device=device,
@@ -75,18 +85,8 @@ def prepare(cfg: config.Config, device: torch.device, replayed: Path | None) -> 
         resumed=state and state["record"],
         mirror=cfg.wandb and partial(Mirror, outcome=outcome),
     )
-    if unknown := record.meta["commit_unknown"]:
+    if unknown := loop.record.meta["commit_unknown"]:
         print(f"rais: the record will not say which code made it: {unknown}", file=sys.stderr, flush=True)
-    loop = Loop(
-        parts,
-        record,
-        epochs=cfg.epochs,
-        evaluations=cfg.evaluations,
-        diagnoses=cfg.diagnose,
-        measures_headroom=cfg.headroom,
-        trace=Trace(parts) if cfg.trace else None,
-        checkpoint=checkpoint,
-    )
     if state is not None:
         loop.load_state_dict(state)
         print(f"resumed at iteration {loop.iteration}: {folder}", flush=True)

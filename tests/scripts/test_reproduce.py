@@ -7,6 +7,10 @@ committed profiles are expanded from the real conf/.
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,6 +22,7 @@ from omegaconf import DictConfig
 
 import reproduce
 import side_by_side
+from rais.paper.records import lock
 from side_by_side import Slot, core_slots
 
 CONF = {
@@ -351,3 +356,21 @@ def test_committed_profiles_are_whole(tmp_path: Path, monkeypatch: pytest.Monkey
     arms = ("uniform", "rais", "rais_multiplier_off", "uniform_rais_multiplier")
     assert {f"digits/{arm}/seed0" for arm in arms} | {"mnist/uniform/seed0", "mnist/rais/seed0"} <= planned["quick"]
     assert planned["quick"] < planned["full"]
+
+
+@pytest.mark.slow
+def test_a_hangup_ends_the_runs_in_order_and_leaves_nobody_behind(tmp_path: Path) -> None:
+    script = Path(reproduce.__file__)
+    arguments = [sys.executable, str(script), "--runs", str(tmp_path), "--jobs", "2"]
+    with subprocess.Popen(arguments, cwd=script.parents[1], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        end = time.monotonic() + 240
+        while len(begun := [*tmp_path.glob("*/*/*/record.csv")]) < 2 and time.monotonic() < end:
+            time.sleep(0.1)
+        process.send_signal(signal.SIGHUP)
+        _, errors = process.communicate(timeout=120)
+    assert process.returncode == 130 and b"the same command goes on from here" in errors
+    assert len(begun) == 2
+    for record in begun:
+        assert json.loads((record.parent / "meta.json").read_text(encoding="utf-8"))["status"] == "interrupted"
+        with lock.held(record.parent):  # Nobody else holds it: no orphan goes on.
+            pass

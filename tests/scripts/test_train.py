@@ -1,4 +1,4 @@
-"""scripts/train.py under SIGKILL: whenever it comes after the first evaluation, the record ends as if it had not."""
+"""scripts/train.py under signals: a kill after an evaluation changes no record, an end before it leaves none."""
 
 from __future__ import annotations
 
@@ -11,6 +11,10 @@ import time
 from pathlib import Path
 
 import pytest
+from hydra import compose, initialize_config_dir
+
+import train
+from rais.paper import settings as config
 
 ROOT = Path(__file__).resolve().parents[2]
 SETTINGS = (
@@ -95,3 +99,19 @@ def test_a_second_process_says_who_holds_the_run_and_a_hangup_ends_the_first_in_
     assert first.returncode == 130
     assert json.loads((folder_in(tmp_path) / "meta.json").read_text())["status"] == "interrupted"
     assert (folder_in(tmp_path) / "checkpoint.pt").exists()
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, MemoryError])
+def test_a_run_that_ends_while_it_is_set_up_leaves_no_record(
+    error: type[BaseException], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(train, "Loop", fails)
+    config.register()
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        composed = compose("config", [*SETTINGS, "threads=1", f"runs={tmp_path}"])
+    with pytest.raises(error):
+        train.run(composed)
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
