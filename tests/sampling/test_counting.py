@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from rais.sampling import RAIS, Draw, NonFiniteNorm, Oracle, Smoothed, Uniform
+from rais.sampling.side import Side
 
 
 def norm_of(index: torch.Tensor) -> torch.Tensor:
@@ -168,7 +169,7 @@ def test_many_draws_in_flight_warn_once_and_do_not_pile_up():
         run(sampler, 60)
 
 
-@pytest.mark.parametrize("kind", ["uniform", "rais", "rais_spaced", "smoothed", "oracle"])
+@pytest.mark.parametrize("kind", ["uniform", "rais", "rais_spaced", "rais_side", "smoothed", "oracle"])
 def test_writing_into_a_draw_changes_nothing_else(kind):
     """`draw.weight[3] = 0` left a bad example out of this step, and out of all later ones."""
 
@@ -177,6 +178,9 @@ def test_writing_into_a_draw_changes_nothing_else(kind):
             "uniform": lambda: Uniform(100, 10, seed=0),
             "rais": lambda: RAIS(100, 10, visits=50, seed=0),
             "rais_spaced": lambda: RAIS(100, 10, visits=50, draws="spaced", seed=0),
+            "rais_side": lambda: RAIS(
+                100, 10, visits=50, side=Side(torch.tensor([0.0, 1.0]), torch.tensor([0.5, 0.5])), seed=0
+            ),
             "smoothed": lambda: Smoothed(100, 10, delta=0.1, seed=0),
             "oracle": lambda: Oracle(100, 10, seed=0, measure=lambda: (norm_of(torch.arange(100)), torch.tensor(1.0))),
         }[kind]()
@@ -185,6 +189,8 @@ def test_writing_into_a_draw_changes_nothing_else(kind):
         norm = norm_of(draw.index)
         draw.weight.zero_()
         draw.index.fill_(3)
+        if draw.side is not None:
+            draw.side.zero_()
         sampler.observe(draw, norm)
         norm.zero_()
 
@@ -193,10 +199,11 @@ def test_writing_into_a_draw_changes_nothing_else(kind):
     found = []
     for _ in range(60):
         draw = other.draw()
-        found.append(Draw(draw.index.clone(), draw.weight.clone()))
+        found.append(Draw(draw.index.clone(), draw.weight.clone(), None if draw.side is None else draw.side.clone()))
         careless(other, draw)
     for a, b in zip(expected, found, strict=True):
         assert torch.equal(a.index, b.index) and torch.equal(a.weight, b.weight)
+        assert a.side is b.side is None or torch.equal(a.side, b.side)
     if kind.startswith("rais"):
         assert clean.has_learned
         for a, b in zip(clean.recent.contents(), other.recent.contents(), strict=True):
