@@ -159,7 +159,7 @@ def _best_c(S: np.ndarray, v: np.ndarray, precision: np.ndarray) -> np.ndarray:
     try:
         best: np.ndarray = nnls(A, b)[0]
     except RuntimeError:  # it did not converge; any c ≥ 0 is unbiased, and the next sweep tries again
-        best = np.maximum(np.linalg.lstsq(A, b)[0], 0.0)
+        best = np.maximum(np.linalg.lstsq(A, b, rcond=None)[0], 0.0)
     return best
 
 
