@@ -40,6 +40,7 @@ def test_mnist_without_its_folder_ends_in_one_line(example, monkeypatch: pytest.
         example("plain").main(mnist=True, epochs=1, uniform=False)
 
 
+@pytest.mark.slow  # tests/loop/test_ranks.py has two ranks in the quick tests
 def test_two_ranks_train_as_one_process_does(example, capsys) -> None:
     alone = example("plain").main(mnist=False, epochs=4, uniform=False)
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
