@@ -17,7 +17,8 @@ from torch.utils.data import TensorDataset
 import loops
 import rais
 
-N, M, STEPS, LR = 300, 15, 500, 0.05
+N, M, LR = 300, 15, 0.05
+STEPS = {"train": 500, "pieces": 150}
 
 
 def sampler(seed: int = 0) -> rais.RAIS:
@@ -41,7 +42,7 @@ def train(rank: int, group: dist.ProcessGroup, mode: str) -> dict:
     engine = rais.Engine(optimizer, source, group=None if mode == "no_group" else group, phi_every=8, **settings)
     pieces = 2 if mode == "pieces" else 1
     drawn, ratios = [], []
-    for step in range(STEPS if mode in ("train", "pieces") else 30):
+    for step in range(STEPS.get(mode, 30)):
         if mode == "dies" and rank == 1 and step == 10:
             os._exit(3)
         draw = engine.draw()

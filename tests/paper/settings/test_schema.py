@@ -7,6 +7,7 @@ import inspect
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -22,10 +23,15 @@ ROOT = Path(__file__).parents[3]
 EXPERIMENTS = sorted(path.stem for path in (ROOT / "conf" / "experiment").glob("*.yaml"))
 
 
-def composed(*overrides: str) -> config.Config:
+@pytest.fixture(scope="module", autouse=True)
+def hydra() -> Iterator[None]:
     config.register()
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        return config.from_hydra(compose("config", list(overrides)))
+        yield
+
+
+def composed(*overrides: str) -> config.Config:
+    return config.from_hydra(compose("config", list(overrides)))
 
 
 @pytest.mark.parametrize(
