@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import json
 import math
@@ -105,6 +106,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if "many_records" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.xdist_group("many_records"))
+
+
+def pytest_collection_finish() -> None:
+    """What was imported by now lives to the end: no collection of garbage has to walk through it again."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")
