@@ -14,7 +14,7 @@ import rais
 
 def one_process(mode: str) -> dict:
     """The same run in one process that accumulates the parts of both ranks."""
-    pieces = 2 if mode == "pieces" else 1
+    pieces = 2 if mode.endswith("pieces") else 1
     data, model = loops.data(ddp_run.N), loops.network()
     optimizer = torch.optim.SGD(model.parameters(), lr=ddp_run.LR, momentum=0.5)
     engine = rais.Engine(optimizer, ddp_run.sampler(), phi_every=8)
@@ -32,9 +32,9 @@ def one_process(mode: str) -> dict:
     return {"drawn": torch.stack(drawn), "ratios": torch.stack(ratios), "parameters": parameters}
 
 
-@pytest.mark.parametrize("mode", ["train", "pieces"])
+@pytest.mark.parametrize("mode", ["train", "pieces", pytest.param("long_pieces", marks=pytest.mark.slow)])
 def test_two_ranks_are_one_process_that_accumulates_two_parts(mode: str, tmp_path: Path) -> None:
-    """Float64: 500 steps with parts of 8 and 7 examples, 150 with 4, 4, 4 and 3."""
+    """Float64: 500 steps with parts of 8 and 7 examples; with 4, 4, 4 and 3, 150 and, slowly, 500."""
     expected = one_process(mode)
     for status, error in ddp_run.launch(mode, tmp_path):
         assert status == 0, error

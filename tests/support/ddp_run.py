@@ -18,7 +18,7 @@ import loops
 import rais
 
 N, M, LR = 300, 15, 0.05
-STEPS = {"train": 500, "pieces": 150}
+STEPS = {"train": 500, "pieces": 150, "long_pieces": 500}
 
 
 def sampler(seed: int = 0) -> rais.RAIS:
@@ -40,7 +40,7 @@ def train(rank: int, group: dist.ProcessGroup, mode: str) -> dict:
     optimizer = torch.optim.SGD(net.parameters(), lr=LR, momentum=0.5)
     settings = {"outliers": 10.0} if mode == "outliers" else {}
     engine = rais.Engine(optimizer, source, group=None if mode == "no_group" else group, phi_every=8, **settings)
-    pieces = 2 if mode == "pieces" else 1
+    pieces = 2 if mode.endswith("pieces") else 1
     drawn, ratios = [], []
     for step in range(STEPS.get(mode, 30)):
         if mode == "dies" and rank == 1 and step == 10:
