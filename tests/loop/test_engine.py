@@ -15,7 +15,7 @@ from torch.optim import lr_scheduler
 import loops
 import rais
 from loops import M, N
-from rais.gain import Adaptive, FromParts, Minibatch, Off, inner
+from rais.gain import Adaptive, FromParts, Minibatch, Off, Root, inner
 from rais.loop.engine import Engine
 from rais.sampling import NonFiniteNorm
 
@@ -97,6 +97,23 @@ def test_uniform_draws_are_plain_sgd_bit_for_bit() -> None:
         optimizer.step()
         optimizer.zero_grad()
     assert torch.equal(parameters(model), parameters(plain)) and engine.t == 30
+
+
+@pytest.mark.parametrize(
+    "make, named, kind",
+    [
+        (torch.optim.SGD, "auto", Adaptive),
+        (torch.optim.Adam, "auto", Root),
+        (torch.optim.AdamW, "auto", Root),
+        (torch.optim.AdamW, "sgd", Adaptive),
+        (torch.optim.RMSprop, "root", Root),
+        (torch.optim.RMSprop, "off", Off),
+    ],
+)
+def test_the_multiplier_is_that_of_the_optimizer_unless_it_is_named(make, named: str, kind: type) -> None:
+    model = loops.network()
+    engine = Engine(make(model.parameters(), lr=0.01), rais.RAIS(N, M, seed=0), gain=named)
+    assert type(engine.gain) is kind
 
 
 @pytest.mark.parametrize("make", [torch.optim.AdamW, torch.optim.Adagrad, torch.optim.RMSprop, torch.optim.SGD])

@@ -190,9 +190,9 @@ def one_rate_for_two_groups():
     rais.Engine(torch.optim.SGD(groups), rais.RAIS(N, M, seed=0), scheduler=lambda t: 0.1)
 
 
-def adamw():
-    """`gain="auto"` with AdamW"""
-    setup(optimizer=torch.optim.AdamW)
+def other_optimizer():
+    """`gain="auto"` with RMSprop"""
+    setup(optimizer=torch.optim.RMSprop)
 
 
 def unknown_gain():

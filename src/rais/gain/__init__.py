@@ -6,6 +6,7 @@ from rais.gain.pace import Exponential, InverseSqrt, Pace
 from rais.gain.phi import FromParts, HalfBatch, Phi, full_gradient_sq, inner
 from rais.gain.phi_from_grad import Consecutive, ExactScale
 from rais.gain.ratio import Adaptive, GainRatio
+from rais.gain.root import Root
 
 __all__ = [
     "Adaptive",
@@ -22,6 +23,7 @@ __all__ = [
     "Pace",
     "Phi",
     "Replay",
+    "Root",
     "RunningMean",
     "SquaredParts",
     "exact_moments",

@@ -65,8 +65,8 @@ class Engine:
         source: a sampler, or a `Loader`, which then hands out the draws.
         model: needed where it has weighted batch normalisation (`prepare`), so that the weights reach its layers.
         scheduler: a torch scheduler, which the engine steps to t̂; or a callable t̂ ↦ learning rate.
-        gain: "auto" is "sgd" for torch.optim.SGD and refuses to guess for others; "sgd" is r as derived for SGD; "off"
-            is r = 1; or an object of rais.gain.
+        gain: "auto" is "sgd" for torch.optim.SGD, "root" for Adam and AdamW, and refuses to guess for others; "sgd" is
+            r as derived for SGD; "root" is √r; "off" is r = 1; or an object of rais.gain.
         outliers: None, the limit of an `OutlierCap`, or such an object.
         budget: t̂ at which `is_done`, and at which a `Loader` ends; None for no end.
         check_every: steps from one look at the device to the next: for t, a torch scheduler and the test for

@@ -8,24 +8,10 @@ import pytest
 import torch
 
 import toy
-from rais.gain import Adaptive, FromParts, Minibatch
+from rais.gain import Root
 from rais.paper.settings import GainConfig
 from rais.paper.training import build
 from rais.paper.training.loop import Loop
-from rais.paper.training.root import Root
-from rais.rng import generator
-from rais.sampling import Draw
-
-
-def test_the_root_of_the_multiplier() -> None:
-    source = generator(0, "evaluation")
-    plain, root = (kind(FromParts([torch.zeros(2, requires_grad=True)], m=8)) for kind in (Adaptive, Root))
-    for _ in range(20):
-        norm = torch.rand(8, generator=source)
-        batch = Minibatch(Draw(torch.arange(8), 0.5 / norm, mean_norm=0.5), norm, norm)
-        r = plain.update(batch)
-        assert root.update(batch) == r.sqrt()
-    assert r != 1
 
 
 def test_adamw_steps_at_the_multiplied_rate_of_the_schedule(tmp_path: Path) -> None:

@@ -25,7 +25,6 @@ from rais.paper.training import ablation
 from rais.paper.training.diagnose import SideBySide
 from rais.paper.training.evaluate import fixed_subset
 from rais.paper.training.parts import Parts
-from rais.paper.training.root import Root
 
 LOSS = partial(cross_entropy, reduction="none")
 MEASURE_CHUNK = 500
@@ -47,7 +46,7 @@ def build(cfg: Config, dataset: data.Dataset, replayed: Path | None = None) -> P
         sampler,
         phi=partial(build_phi, cfg, model),
         replayed=partial(read_multipliers, replayed),
-        kind=Root if cfg.gain.mode == "root" else ablation.GAINS.get(cfg.without, gain.Adaptive),
+        kind=gain.Root if cfg.gain.mode == "root" else ablation.GAINS.get(cfg.without, gain.Adaptive),
     )
     return Parts(
         data=dataset,
