@@ -11,6 +11,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+
+from rais.paper.data.location import root
 
 HEADER = "iteration,examples,epoch,epochs_equivalent,seconds,metric,value\n"
 N, BATCH = 1_000, 10
@@ -102,10 +105,17 @@ def example_arrays() -> dict[str, np.ndarray]:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """One worker makes `many_records`, instead of each."""
+    """One worker makes `many_records`, instead of each; what a marker needs and is not here skips its tests."""
+    needs = {
+        "gpu": (torch.cuda.is_available(), "needs a CUDA device"),
+        "mnist": ((root() / "MNIST" / "raw").is_dir(), "no MNIST in RAIS_DATA or ~/.cache/rais"),
+    }
     for item in items:
         if "many_records" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.xdist_group("many_records"))
+        for name, (is_here, reason) in needs.items():
+            if item.get_closest_marker(name) and not is_here:
+                item.add_marker(pytest.mark.skip(reason=reason))
 
 
 def pytest_collection_finish() -> None:

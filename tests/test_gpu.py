@@ -22,10 +22,7 @@ from rais.paper.training import build
 from rais.paper.training.loop import Loop, train
 from tricks import LOW, SAMPLERS, TRICKS
 
-pytestmark = [
-    pytest.mark.gpu,
-    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
-]
+pytestmark = pytest.mark.gpu
 
 
 # A solve every 200 visits, so that whole steps lie between two.

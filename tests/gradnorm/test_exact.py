@@ -533,7 +533,6 @@ def test_detached_losses() -> None:
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_gpu_equals_cpu() -> None:
     model = randomise(TwoConvolutions())
     inputs, targets = data((2, 11, 11))

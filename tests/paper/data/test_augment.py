@@ -264,7 +264,6 @@ def test_wrong_inputs():
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_on_a_gpu_nothing_is_awaited():
     augment = Augment(crop=2, flip=True, rotate=10, generator=partial(rng.generator, 0, device="cuda"))
     x = pictures(20, 8, 8).cuda()

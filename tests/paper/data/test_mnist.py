@@ -8,7 +8,6 @@ from __future__ import annotations
 import gzip
 import hashlib
 import http.server
-import os
 import shutil
 import struct
 import threading
@@ -243,14 +242,10 @@ def test_archives_fetched_by_hand_need_no_network(tmp_path, mirror, monkeypatch)
     assert_right(load("mnist", path=tmp_path / "data"))
 
 
-REAL = Path(os.environ.get("RAIS_DATA") or Path.home() / ".cache/rais")
-
-
 @pytest.mark.mnist
-@pytest.mark.skipif(not (REAL / "MNIST/raw").is_dir(), reason="no MNIST in RAIS_DATA or ~/.cache/rais")
 def test_real_mnist(monkeypatch):
     monkeypatch.undo()
-    data = load("mnist", path=REAL)
+    data = load("mnist")
     assert data.train.images.shape == (60_000, 1, 28, 28) and data.test.images.shape == (10_000, 1, 28, 28)
     assert data.train.labels[:10].tolist() == [5, 0, 4, 1, 9, 2, 1, 3, 1, 4]
     assert data.test.labels[:10].tolist() == [7, 2, 1, 0, 4, 1, 4, 9, 5, 9]

@@ -152,7 +152,6 @@ def test_per_example_norms_draw_a_mask_for_each_example(last):
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_model_that_moves_to_the_gpu_draws_there():
     layer, x = seeded(0.5), torch.ones(1000)
     layer(x)

@@ -32,6 +32,7 @@ from rais.paper.training.checkpoint import Checkpoint, restore, state_of
 from rais.paper.training.diagnose import diagnose, headroom
 from rais.paper.training.evaluate import evaluate, grid
 from rais.paper.training.parts import Parts
+from rais.paper.training.practice import practise
 from rais.paper.training.trace import Trace
 from rais.sampling import Draw, NonFiniteNorm
 
@@ -289,6 +290,8 @@ def train(loop: Loop) -> str:
         total=budget, desc=title, unit="epoch", disable=None, bar_format="{l_bar}{bar}| {remaining} left{postfix}"
     )
     try:
+        if loop.parts.device.type == "cpu":
+            practise()
         if not loop.evaluated:
             loop.evaluate()
         while not loop.is_finished:
