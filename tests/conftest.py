@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from rais.paper.data.location import root
+from rais.paper.data.location import DataUnavailable, root
 
 HEADER = "iteration,examples,epoch,epochs_equivalent,seconds,metric,value\n"
 N, BATCH = 1_000, 10
@@ -101,6 +101,14 @@ def run_writer(tmp_path: Path) -> Callable[..., Path]:
 def example_arrays() -> dict[str, np.ndarray]:
     """The arrays of a traced run, made up."""
     return made_up_examples(0)
+
+
+def pytest_configure() -> None:
+    """A RAIS_DATA that is no folder is told in one line, before any worker starts."""
+    try:
+        root()
+    except DataUnavailable as error:
+        raise pytest.UsageError(str(error)) from error
 
 
 @pytest.hookimpl(tryfirst=True)
