@@ -23,10 +23,10 @@ from rais.paper.training.loop import Loop
 TARGET = 1.05
 CASES = {  # task: (overrides, training examples, shape of an image, steps of a block, rounds)
     "digits": ([], 20_000, (1, 28, 28), 40, 3),
-    "mnist": ([], 60_000, (1, 28, 28), 125, 16),
-    "mnist, m = 128": (["batch_size=128"], 60_000, (1, 28, 28), 47, 12),
-    "cifar10_small": ([], 10_000, (3, 32, 32), 47, 12),
-    "cifar10_resnet8": ([], 50_000, (3, 32, 32), 16, 7),
+    "mnist": ([], 60_000, (1, 28, 28), 63, 48),
+    "mnist, m = 128": (["batch_size=128"], 60_000, (1, 28, 28), 16, 48),
+    "cifar10_small": ([], 10_000, (3, 32, 32), 16, 32),
+    "cifar10_resnet8": ([], 50_000, (3, 32, 32), 16, 12),
 }
 
 

@@ -17,8 +17,10 @@ import numpy as np
 class Row:
     """One line of bench.csv. `ratio` is ours / rival, and `target` bounds it; None for a row without one.
 
-    ours, rival: seconds of each call, any number of them; the table gives medians, the quartiles' distance of ours,
-    and the ratio of the medians. rival is empty for a contender that could not run; `note` says why.
+    ours, rival: seconds of each call, any number of them; the table gives medians and the quartiles' distance of ours.
+    As many of both are taken for the rounds of `in_turns`: `ratio` is then the median over rounds of the ratio within
+    a round, which slow minutes of the machine leave alone, and otherwise the ratio of the medians. rival is empty for
+    a contender that could not run; `note` says why.
     """
 
     name: str
@@ -33,7 +35,8 @@ class Row:
         """The columns of bench.csv that the timing itself fills, in milliseconds."""
         low, middle, high = 1e3 * np.percentile(self.ours, [25, 50, 75])
         other = np.nan if self.rival is None else 1e3 * float(np.median(self.rival))
-        ratio = middle / other
+        in_rounds = self.rival is not None and len(self.rival) == len(self.ours)
+        ratio = float(np.median(self.ours / self.rival)) if in_rounds else middle / other
         met = "" if self.target is None or np.isnan(ratio) else ("yes" if ratio <= self.target else "no")
         return {
             "name": self.name,

@@ -38,12 +38,17 @@ def test_scale_in_miniature(tmp_path: Path) -> None:
 
 
 def test_a_row_holds_medians_their_ratio_and_whether_the_target_is_met() -> None:
-    cells = Row("a", "b", np.array([1.0, 2.0, 9.0]), "rival", np.array([4.0, 1.0, 8.0]), target=0.5).cells()
+    cells = Row("a", "b", np.array([1.0, 2.0, 9.0]), "rival", np.array([4.0, 4.0]), target=0.5).cells()
     assert (cells["ours_median_ms"], cells["rival_median_ms"], cells["ratio"]) == ("2000", "4000", "0.5")
     assert (cells["target"], cells["met"]) == ("<= 0.5", "yes")
     assert Row("a", "b", np.array([3.0]), "rival", np.array([4.0]), target=0.5).cells()["met"] == "no"
     alone = Row("a", "b", np.array([3.0]), "rival", note="refuses").cells()
     assert (alone["rival"], alone["ratio"], alone["met"]) == ("rival (refuses)", "", "")
+
+
+def test_rounds_are_compared_one_by_one_so_that_slow_ones_do_not_count() -> None:
+    cells = Row("a", "b", np.array([1.0, 1.0, 9.0, 9.0, 9.0]), "rival", np.array([2.0, 2.0, 2.0, 18.0, 18.0])).cells()
+    assert (cells["ours_median_ms"], cells["rival_median_ms"], cells["ratio"]) == ("9000", "2000", "0.5")
 
 
 def test_contenders_take_turns_and_each_call_is_counted() -> None:
