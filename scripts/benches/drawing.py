@@ -28,8 +28,8 @@ def rows(quick: bool) -> Iterator[Row]:
         for name, make in rivals.items():
             if make is None:
                 continue
-            slow = 3 if exponent >= 7 else 10
-            both = in_turns({"ours": _ours(n), name: make(n)}, rounds=3 if quick else slow)
+            rounds = 3 if exponent >= 7 else 100
+            both = in_turns({"ours": _ours(n), name: make(n)}, rounds=3 if quick else rounds)
             fastest = exponent >= 5
             yield Row("drawing", f"{M} of 10^{exponent}", both["ours"], name, both[name], 1.0 if fastest else None)
         for name in [name for name, make in rivals.items() if make is None]:
