@@ -3,7 +3,8 @@
 One file of benches/ asks one question. The table is results/bench/bench.csv; `--quick` runs everything in miniature
 and without rivals that have to be installed. `--tasks` instead measures a step of uniform SGD on every task and what a
 run would take at that pace (results/bench/tasks.csv), `--scale` RAIS from 10^4 to 10^8 examples (results/bench/
-scale.csv; 12 GB), `--gpu` the step and the oracle on a GPU (results/bench/gpu.csv).
+scale.csv; 12 GB), `--memory` the peak memory of exact norms (results/bench/memory.csv), `--gpu` the step and the
+oracle on a GPU (results/bench/gpu.csv).
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from types import ModuleType
 import torch
 from hydra import initialize_config_dir
 
-from benches import drawing, gpu, loop, norms, oracle, scale, step, tasks, uncertainty
+from benches import drawing, gpu, loop, memory, norms, oracle, scale, step, tasks, uncertainty
 from rais.paper import settings
 from rais.paper.records.environment import environment
 
@@ -56,7 +57,7 @@ def measure(benches: Iterable[ModuleType], quick: bool, device: torch.device) ->
     return found
 
 
-def _shown(rows: Iterator[tuple[float, ...]]) -> list[list[str]]:
+def _shown(rows: Iterator[tuple[object, ...]]) -> list[list[str]]:
     found = []
     for row in rows:
         found.append([f"{value:.4g}" if isinstance(value, float) else str(value) for value in row])
@@ -71,6 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--gpu", action="store_true", help="what a GPU changes instead")
     parser.add_argument("--tasks", action="store_true", help="a step of every task instead")
     parser.add_argument("--scale", type=float, metavar="N", help="RAIS up to N examples instead: --scale 1e8")
+    parser.add_argument("--memory", action="store_true", help="peak memory of exact norms instead")
     parser.add_argument("--out", type=Path, default=ROOT / "results" / "bench")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
@@ -79,6 +81,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         if options.tasks:
             name, lines = "tasks", [tasks.HEADER, *tasks.rows()]
+        elif options.memory:
+            name, lines = "memory", [memory.HEADER, *_shown(memory.rows(options.quick))]
         elif options.scale:
             name, lines = "scale", [scale.HEADER, *_shown(scale.rows(int(options.scale)))]
         else:

@@ -39,7 +39,7 @@ def rows(quick: bool) -> Iterator[Row]:
     g = rng.generator(0, "evaluation")
     split = _random(N, (1, 28, 28), g)
     usual = _Images(split, transforms.ToTensor())
-    steps, rounds = (30, 2) if quick else (200, 7)
+    steps, rounds = (10, 2) if quick else (200, 7)
     case = f"lenet5, m = {M}, {steps} steps"
     for workers in (0,) if quick else (0, 2):
         seconds = in_turns(
@@ -54,7 +54,7 @@ def rows(quick: bool) -> Iterator[Row]:
         yield Row("loop", case, seconds["ours"], rival, seconds["usual"], FASTER)
         yield Row("loop", f"{case}, rais.Loader", seconds["Loader"], rival, seconds["usual"])
     split = _random(N if not quick else 1000, CIFAR, g)
-    steps = 5 if quick else 50
+    steps = 2 if quick else 50
     usual = _Images(split, _cifar())
     for workers in (0,) if quick else (0, 2):
         seconds = in_turns(

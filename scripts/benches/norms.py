@@ -9,7 +9,10 @@ from __future__ import annotations
 import importlib.util
 import warnings
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
@@ -20,34 +23,50 @@ from rais.gradnorm import PerExampleNorms
 from rais.paper import models
 
 FLOOR, FASTER = 1.3, 1 / 1.5
+PLAIN = "forward + backward"
 MODELS = {"lenet5": (1, 28), "small_cnn": (3, 32)}
 
 
-def rows(quick: bool) -> Iterator[Row]:
-    """Ours against each rival, by model and minibatch size."""
+@dataclass(frozen=True)
+class Case:
+    """One model and minibatch size, and every way to its norms by name: ours, PLAIN as the floor, the rivals."""
+
+    name: str
+    m: int
+    contenders: dict[str, Callable[[], Tensor | None]]
+
+
+def cases(quick: bool) -> Iterator[Case]:
+    """All cases, their contenders' numbers checked; in miniature the smallest ones, without rivals."""
     for name, (channels, size) in MODELS.items():
         for m in (32,) if quick else (32, 128, 1000):
             g = rng.generator(0, "evaluation")
             x, y = torch.rand(m, channels, size, size, generator=g), torch.randint(10, (m,), generator=g)
-            make = lambda: models.build(name=name, channels=channels, classes=10, size=size, seed=0)  # noqa: B023, E731
-            yield from _rows(f"{name}, m = {m}", make, x, y, rounds=3 if quick else max(4, 1500 // m), quick=quick)
+            make = partial(models.build, name=name, channels=channels, classes=10, size=size, seed=0)
+            contenders = {"ours": _ours(make(), x, y), PLAIN: _plain(make(), x, y)}
+            if not quick:
+                contenders |= _rivals(make, x, y)
+            _check(contenders)
+            yield Case(f"{name}, m = {m}", m, contenders)
 
 
-def _rows(case: str, make: Callable[[], nn.Module], x: Tensor, y: Tensor, *, rounds: int, quick: bool) -> Iterator[Row]:
-    contenders = {"ours": _ours(make(), x, y), "forward + backward": _plain(make(), x, y)}
-    if not quick:
-        contenders |= _rivals(make, x, y)
+def rows(quick: bool) -> Iterator[Row]:
+    """Ours against each rival, by model and minibatch size."""
+    for case in cases(quick):
+        seconds = in_turns(case.contenders, rounds=3 if quick else max(4, 1500 // case.m))
+        rivals = [name for name in case.contenders if name not in ("ours", PLAIN)]
+        best = min(rivals, key=lambda name: float(np.median(seconds[name]))) if rivals else None
+        yield Row("exact norms", case.name, seconds["ours"], PLAIN, seconds[PLAIN], FLOOR)
+        for name in rivals:
+            yield Row("exact norms", case.name, seconds["ours"], name, seconds[name], FASTER if name == best else None)
+
+
+def _check(contenders: dict[str, Callable[[], Tensor | None]]) -> None:
     truth = contenders["ours"]()
     for name, function in contenders.items():
         squared = function()
         if squared is not None and not torch.allclose(squared, truth, rtol=1e-3):
             raise AssertionError(f"{name} gives other norms than ours")
-    seconds = in_turns(contenders, rounds=rounds)
-    rivals = [name for name in contenders if name not in ("ours", "forward + backward")]
-    best = min(rivals, key=lambda name: float(torch.tensor(seconds[name]).median())) if rivals else None
-    yield Row("exact norms", case, seconds["ours"], "forward + backward", seconds["forward + backward"], FLOOR)
-    for name in rivals:
-        yield Row("exact norms", case, seconds["ours"], name, seconds[name], FASTER if name == best else None)
 
 
 def _ours(model: nn.Module, x: Tensor, y: Tensor) -> Callable[[], Tensor]:

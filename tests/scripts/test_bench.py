@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 import torch
 
 import bench
+from benches import memory
 from benches.timing import Row, in_turns
 
 
@@ -35,6 +37,24 @@ def test_scale_in_miniature(tmp_path: Path) -> None:
     with (tmp_path / "scale.csv").open(newline="", encoding="utf-8") as file:
         (row,) = csv.DictReader(file)
     assert float(row["bytes_per_example"]) <= 72 and all(float(value) > 0 for value in row.values())
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="peak memory is read from /proc, which Linux has")
+def test_memory_in_miniature(tmp_path: Path) -> None:
+    assert bench.main(["--memory", "--quick", "--out", str(tmp_path)]) == 0
+    with (tmp_path / "memory.csv").open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["contender"] for row in rows] == 2 * ["ours", "forward + backward"]
+    assert all(float(row["peak_megabytes"]) > 0 for row in rows)
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="peak memory is read from /proc, which Linux has")
+def test_a_peak_is_what_is_held_at_once_not_in_all_and_not_at_the_end() -> None:
+    def call() -> float:
+        return sum(float(torch.ones(10_000_000).add_(1).sum()) for _ in range(3))  # 40 MB each, one after the other
+
+    kept = [torch.ones(10_000_000)]
+    assert 39e6 < memory.peak(call) < 45e6 and len(kept) == 1
 
 
 def test_a_row_holds_medians_their_ratio_and_whether_the_target_is_met() -> None:

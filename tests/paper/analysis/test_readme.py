@@ -153,12 +153,12 @@ def test_the_table_of_headroom(run_writer, tmp_path: Path) -> None:
     assert lines[2].startswith(f"| digits | `rais` | 1 | {numbers} | the past says little of the next norm")
 
 
-def test_scale_table(tmp_path: Path) -> None:
-    assert readme.scale_table(tmp_path) == ""
+def test_plain_table(tmp_path: Path) -> None:
+    assert readme.plain_table(tmp_path, "scale") == ""
     (tmp_path / "scale.csv").write_text("n,bytes_per_example\n10000,70.1\n100000,69.2\n")
     about = {"command": "python scripts/bench.py --scale 1e5", "hardware": {"cpu": "Some CPU", "threads": 1}}
     (tmp_path / "scale.json").write_text(json.dumps(about))
-    lines = readme.scale_table(tmp_path).splitlines()
+    lines = readme.plain_table(tmp_path, "scale").splitlines()
     assert lines[0] == "| n | bytes per example |" and lines[2:4] == ["| 10000 | 70.1 |", "| 100000 | 69.2 |"]
     assert lines[-1] == "`python scripts/bench.py --scale 1e5`, Some CPU, 1 thread."
 

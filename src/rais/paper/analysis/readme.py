@@ -52,7 +52,8 @@ def parts(records: Records, bench: Path) -> dict[str, Part]:
         "bench": partial(bench_table, bench, "step"),
         "benches": partial(bench_table, bench),
         "gpu": partial(bench_table, bench, file="gpu"),
-        "scale": partial(scale_table, bench),
+        "scale": partial(plain_table, bench, "scale"),
+        "memory": partial(plain_table, bench, "memory"),
         "unrun": partial(unrun_table, records, bench),
     }
 
@@ -211,11 +212,11 @@ def bench_table(bench: Path, name: str | None = None, file: str = "bench") -> st
     return _with_source(lines, bench, file)
 
 
-def scale_table(bench: Path) -> str:
-    """bench/scale.csv, its columns as they are called there, and how it was measured; nothing without it."""
-    rows = _rows(bench, "scale")
+def plain_table(bench: Path, file: str) -> str:
+    """bench/`file`.csv, its columns as they are called there, and how it was measured; nothing without it."""
+    rows = _rows(bench, file)
     lines = table_head([name.replace("_", " ") for name in rows[0]]) if rows else table_head([])
-    return _with_source([*lines, *(cells(list(row.values())) for row in rows)], bench, "scale")
+    return _with_source([*lines, *(cells(list(row.values())) for row in rows)], bench, file)
 
 
 def unrun_table(records: Records, bench: Path) -> str:
