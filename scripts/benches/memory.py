@@ -14,7 +14,7 @@ from pathlib import Path
 
 from benches import norms
 
-HEADER = ("case", "contender", "peak_megabytes", "over_forward_backward")
+HEADER = ("case", "contender", "peak_megabytes", "times_forward_backward")
 PROC = Path("/proc/self")
 
 
