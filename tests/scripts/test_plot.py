@@ -137,3 +137,9 @@ def test_the_committed_files_show_the_committed_records():
         word for name in ("README.md", "results/README.md", "docs/choosing.md") for word in ("--readme", ROOT / name)
     ]
     assert run("--records", ROOT / "results/records", "--out", ROOT / "results", *files, "--check") == 0
+
+
+@pytest.mark.skipif(not (ROOT / "results/tables").is_dir(), reason="no tables are committed yet")
+def test_every_committed_task_has_a_target():
+    table = pd.read_csv(ROOT / "results/tables/speedup.csv").fillna({"status": ""})
+    assert table.loc[table["status"].str.contains("no target"), "task"].tolist() == []

@@ -92,16 +92,17 @@ def target_table(records: Records) -> pd.DataFrame:
 
 
 def with_targets(records: Records, pilots: Records | None) -> Records:
-    """`records`, in which the runs of a task none of which names a target have that of the task's `pilots`.
+    """`records`, in which a run that names no target has that of the other runs of its task, else that of the `pilots`.
 
     Such runs were made beside their pilots, before the target was written into conf/task/<task>.yaml.
     """
     if pilots is None:
         return records
-    known = target_table(pilots).query("valid").set_index("task")["target_loss"]
     runs = records.runs
-    unnamed = runs["target_loss"].isna().groupby(runs["task"]).transform("all")
-    return replace(records, runs=runs.assign(target_loss=runs["target_loss"].mask(unnamed, runs["task"].map(known))))
+    of_task = runs["target_loss"].astype(float).groupby(runs["task"]).transform("first")
+    known = target_table(pilots).query("valid").set_index("task")["target_loss"]
+    targets = runs["target_loss"].astype(float).fillna(of_task).fillna(runs["task"].map(known))
+    return replace(records, runs=runs.assign(target_loss=targets))
 
 
 def _target_at(epochs_equivalent: float, wides: list[pd.DataFrame]) -> dict[str, float]:
