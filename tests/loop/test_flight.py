@@ -19,7 +19,7 @@ def test_writing_into_a_draw_leaves_the_one_in_flight_as_it_was() -> None:
     kept = flight.whole(draw)
     assert torch.equal(kept.index, before[0]) and torch.equal(kept.weight, before[1])
     assert torch.equal(kept.side, before[2])
-    flight.hand_out_again()
+    flight.begin_loop()
     again = flight.next(sampler)
     again.side.fill_(7)
     assert torch.equal(flight.whole(again).side, before[2])

@@ -15,7 +15,7 @@ from torch.utils.data import Dataset, IterableDataset, TensorDataset
 import loader_run
 import loops
 import rais
-from rais.loop.loader import length_of
+from rais.loop.loader import lengths_of
 from rais.rng import generator
 
 
@@ -148,7 +148,78 @@ def test_a_batch_of_another_length_is_refused() -> None:
         next(iter(loader))
 
 
-def test_the_length_of_nested_batches() -> None:
-    assert length_of({"ids": torch.ones(3, 5), "mask": torch.ones(3)}) == 3
-    assert length_of([["a", "b"], (torch.tensor(1.0), np.ones(4))]) == 4
-    assert length_of(["a", "b"]) is None
+def test_what_may_be_the_length_of_a_batch() -> None:
+    assert lengths_of({"ids": torch.ones(3, 5), "mask": torch.ones(3)}) == [3, 5, 3]
+    assert lengths_of([["a", "b"], (torch.tensor(1.0), np.ones(4))]) == [2, 4, 2, 2]
+    assert lengths_of("ab") == []
+
+
+def tuples(rows):
+    return tuple(zip(*rows, strict=True))
+
+
+def by_name(rows):
+    return {"number": [i for i, _ in rows], "noise": [noise for _, noise in rows]}
+
+
+def time_first(rows):
+    return torch.stack([noise for _, noise in rows], dim=1)  # (time, m)
+
+
+def packed(rows):
+    return torch.nn.utils.rnn.pack_sequence([noise for _, noise in rows])
+
+
+@pytest.mark.parametrize("collate", [tuples, list, by_name, time_first, packed])
+def test_batches_of_lists_and_of_other_layouts(collate) -> None:
+    assert len(list(rais.Loader(Numbers(40), uniform(40, 8), collate_fn=collate))) == 5
+
+
+@pytest.mark.parametrize("settings", [{}, {"num_workers": 2}, {"num_workers": 2, "persistent_workers": True}])
+def test_a_look_into_the_loader_from_within_its_loop_moves_no_weights(settings) -> None:
+    loader = rais.Loader(Numbers(80), rais.RAIS(80, 8, seed=0), **settings)
+    engine = rais.Engine(torch.optim.SGD(loops.network().parameters(), lr=0.1), loader, gain="off")
+    seen = []
+    for k, (draw, (index, _)) in enumerate(loader):
+        assert torch.equal(index, draw.index)
+        seen.append(index)
+        if k in (1, 5):
+            looked, (at, _) = next(iter(loader))
+            assert torch.equal(at, looked.index)
+    assert len(seen) >= 8 and engine.iteration == 0
+
+
+def test_a_draw_that_the_loop_leaves_out_does_not_shorten_the_next_loop() -> None:
+    x, y = loops.data(80)
+    model = loops.network()
+    loader = rais.Loader(TensorDataset(x, y), rais.RAIS(80, 8, seed=0))
+    engine = rais.Engine(torch.optim.SGD(model.parameters(), lr=0.1), loader)
+    lengths, unused = [], []
+    for _ in range(3):
+        lengths.append(0)
+        for k, (draw, (inputs, targets)) in enumerate(loader):
+            lengths[-1] += 1
+            if k < len(unused):
+                assert draw.ticket == unused[k], "draws that were not stepped with come again, first"
+            if k % 4 == 3:
+                continue
+            out = model(inputs)
+            engine.backward(draw, torch.nn.functional.cross_entropy(out, targets, reduction="none"), out)
+            engine.step()
+        unused = list(loader.flight.draws)
+        state = engine.state_dict()
+        assert state["flight.done"] == 0, "a resume after a whole loop begins a whole loop"
+    assert lengths == [10, 10, 10]
+
+
+def test_a_loop_that_was_left_leaves_no_weights_behind() -> None:
+    x, y = loops.data(80)
+    model = rais.prepare(loops.network(batch_norm=True))
+    sampler = rais.RAIS(80, 8, seed=0)
+    loader = rais.Loader(TensorDataset(x, y), sampler)
+    engine = rais.Engine(torch.optim.SGD(model.parameters(), lr=0.1), loader, model=model)
+    draw, (inputs, targets) = next(iter(loader))
+    model(x[:5])  # would be refused by the weights of eight examples
+    out = model(inputs)
+    with pytest.raises(RuntimeError, match="the weights of other examples"):
+        engine.backward(draw, torch.nn.functional.cross_entropy(out, targets, reduction="none"), out)

@@ -32,7 +32,9 @@ def one_process(mode: str) -> dict:
     return {"drawn": torch.stack(drawn), "ratios": torch.stack(ratios), "parameters": parameters}
 
 
-@pytest.mark.parametrize("mode", ["train", "pieces", pytest.param("long_pieces", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "mode", ["train", "pieces", "framework", "framework_pieces", pytest.param("long_pieces", marks=pytest.mark.slow)]
+)
 def test_two_ranks_are_one_process_that_accumulates_two_parts(mode: str, tmp_path: Path) -> None:
     """Float64: 500 steps with parts of 8 and 7 examples; with 4, 4, 4 and 3, 150 and, slowly, 500."""
     expected = one_process(mode)
@@ -66,6 +68,7 @@ def test_each_rank_loads_its_own_part(tmp_path: Path) -> None:
     [
         ("seeds", "RuntimeError: the ranks differ in the draw"),
         ("bare", "RuntimeError: the ranks differ in the gradient"),
+        ("by_hand", "RuntimeError: the gradients of the ranks differ as the backward ends: train the model through"),
         ("no_group", "ValueError: torch.distributed runs 2 ranks and no group is named"),
         ("outliers", "ValueError: outliers on several ranks"),
         ("fsdp", "ValueError: FSDP (FullyShardedDataParallel, fully_shard) is not supported"),

@@ -264,7 +264,7 @@ def test_a_grown_data_set_continues_with_resize(steps, draws):
     sampler = make(100)
     run(sampler, steps)
     state = sampler.state_dict()
-    with pytest.raises(ValueError, match="n=100, this sampler has n=130: .*resize=True if examples were added"):
+    with pytest.raises(ValueError, match="n=100, this sampler has n=130: .*if examples were added, .* resize=True"):
         make(130).load_state_dict(state)
     with pytest.raises(ValueError, match="n=100, this sampler has n=90"):
         make(90).load_state_dict(state, resize=True)

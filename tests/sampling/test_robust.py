@@ -79,6 +79,14 @@ def test_the_reference_finds_the_worst_norms_of_any_distribution(seed):
     assert problem.solve(solver=cp.CLARABEL) / value == pytest.approx(value, rel=1e-5)
 
 
+def test_the_reference_where_the_steepest_example_has_no_centre():
+    """There is no multiplier above all h_i²/p_i at which the norms lie on the edge of the set."""
+    S, c, d, p = np.array([[1.0, 0], [1, 1]]), np.array([0, 0.1]), np.array([1.0, 0]), [0.2, 0.8]
+    angle = np.linspace(0, np.pi / 2, 100_001)
+    edge = S @ c + np.sqrt(2 * (S @ d)) * np.stack([np.cos(angle), np.sin(angle)], 1)
+    assert reference.worst_case(S, c, d, p) == pytest.approx((edge**2 / p).sum(1).max() / 4, rel=1e-8)
+
+
 def test_constant_norms_give_the_uniform_distribution():
     v, _ = fast(np.full((6, 2), 0.7), np.array([0.3, 1.1]), np.array([0.2, 0.0]))
     assert np.unique(v).size == 1

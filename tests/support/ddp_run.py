@@ -18,24 +18,28 @@ import loops
 import rais
 
 N, M, LR = 300, 15, 0.05
-STEPS = {"train": 500, "pieces": 150, "long_pieces": 500}
+STEPS = {"train": 500, "pieces": 150, "framework": 150, "framework_pieces": 150, "long_pieces": 500, "by_hand": 60}
 
 
 def sampler(seed: int = 0) -> rais.RAIS:
     return rais.RAIS(N, M, seed=seed, visits=90, refresh=4)
 
 
-def micro_batch(engine: rais.Engine, model: nn.Module, part: rais.Draw, data: tuple) -> None:
+def micro_batch(engine: rais.Engine, model: nn.Module, part: rais.Draw, data: tuple, mode: str = "train") -> None:
     x, y = data
     out = model(x[part.index])
-    engine.backward(part, cross_entropy(out, y[part.index], reduction="none"), out)
+    losses = cross_entropy(out, y[part.index], reduction="none")
+    if mode.startswith("framework"):
+        engine.loss(part, losses, out).backward()
+    else:
+        engine.backward(part, losses, out)
 
 
 def train(rank: int, group: dist.ProcessGroup, mode: str) -> dict:
     """Each rank works its part off in `pieces` micro-batches."""
     data = loops.data(N)
     net = loops.network()
-    model = net if mode == "bare" else DistributedDataParallel(net)
+    model = net if mode in ("bare", "by_hand") else DistributedDataParallel(net)
     source = sampler(seed=rank if mode == "seeds" else 0)
     optimizer = torch.optim.SGD(net.parameters(), lr=LR, momentum=0.5)
     settings = {"outliers": 10.0} if mode == "outliers" else {}
@@ -50,9 +54,15 @@ def train(rank: int, group: dist.ProcessGroup, mode: str) -> dict:
             part = draw if pieces == 1 else draw.part(k, pieces)
             if k + 1 < pieces:
                 with model.no_sync():
-                    micro_batch(engine, model, part, data)
+                    micro_batch(engine, model, part, data, mode)
             else:
-                micro_batch(engine, model, part, data)
+                micro_batch(engine, model, part, data, mode)
+        if mode == "by_hand":
+            for p in net.parameters():
+                dist.all_reduce(p.grad)
+                p.grad /= 2
+        if mode.startswith("framework"):  # which clips by itself; a bound that is never met
+            nn.utils.clip_grad_norm_(net.parameters(), 1e9)
         drawn.append(next(iter(engine.flight.draws.values())).index)
         engine.step()
         ratios.append(engine.ratio)

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 from torch.optim import lr_scheduler
+from torch.utils.checkpoint import checkpoint
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 import loops
@@ -42,6 +43,8 @@ TAIL = """
   `model=`**: they are not in the graph that autograd shows. With `model=` the layers themselves are looked at.
 - **A data set whose order changed between a run and its resume**: example 7 is another one.
   Only its length is compared.
+- **Log-probabilities that something was done to after their softmax**: their norms are nearly alike, and r stays at 1.
+  Pass the logits as `out`; a softmax or sigmoid that is the model's very end is seen.
 - **A loss that compares the examples of a minibatch** (contrastive losses): importance weights do not make it unbiased.
 - **Between two looks at an accelerator** (`check_every` steps) a step with gradients that are not finite is made; what
   follows is not finite either, and the next look says so.
@@ -119,6 +122,33 @@ def loss_without_backward():
     engine.step()
 
 
+def zero_grad_before_step():
+    """`optimizer.zero_grad()` between `backward` and `step()`, or an optimizer of another model"""
+    model, engine = setup()
+    backward(model, engine, engine.draw())
+    model.zero_grad()
+    engine.step()
+
+
+def compiled_for_one_backward():
+    """a compiled model whose graph is good for one backward only"""
+    model, engine = setup()
+    compiled = torch.compile(nn.Sequential(model, nn.ReLU(), nn.Linear(3, 3)), backend="aot_eager")
+    try:
+        compiled(X[:M]).sum().backward()
+        backward(compiled, engine, engine.draw())
+    finally:
+        torch._dynamo.reset()
+
+
+def reentrant_checkpoint():
+    """a reentrant checkpoint below `engine.loss(…)`"""
+    model, engine = setup()
+    draw = engine.draw()
+    out = checkpoint(model, X[draw.index].requires_grad_(), use_reentrant=True)
+    engine.loss(draw, cross_entropy(out, Y[draw.index], reduction="none"), out)
+
+
 def part_missing():
     """a micro-batch left out"""
     model, engine = setup()
@@ -193,6 +223,11 @@ def one_rate_for_two_groups():
 def other_optimizer():
     """`gain="auto"` with RMSprop"""
     setup(optimizer=torch.optim.RMSprop)
+
+
+def lbfgs():
+    """LBFGS"""
+    setup(optimizer=torch.optim.LBFGS)
 
 
 def unknown_gain():

@@ -135,8 +135,8 @@ class WeightedBatchNorm(nn.modules.batchnorm._BatchNorm):
         if len(x) != len(importance.share):
             raise ValueError(
                 f"{self._name or 'the model'} ({type(self).__name__}) is given {len(x)} examples and "
-                f"{len(importance.share)} weights: the examples must be dimension 0 of its input; use LayerNorm or "
-                "GroupNorm where they are not"
+                f"{len(importance.share)} weights: the examples must be dimension 0 of its input (use LayerNorm or "
+                "GroupNorm where they are not), and micro-batches come from engine.part(draw, i, k)"
             )
         with torch.no_grad():
             statistics = self._statistics(x if x.dim() > 2 else x.unsqueeze(2), importance)

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
+from torch.autograd.graph import GradientEdge
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -53,17 +54,22 @@ def output_norm(losses: Float[Tensor, " m"], outputs: Float[Tensor, "m ..."]) ->
     Source: poster, "norm of the loss layer's gradient with respect to its inputs" [seen].
     """
     _check(losses, outputs)
-    if outputs.dtype == torch.float16:  # both, since looking for an overflow would make a GPU wait
-        scaled = _row_norms(_gradient(losses, outputs, _SCALE)) / _SCALE
-        norm = torch.where(scaled.isfinite(), scaled, _row_norms(_gradient(losses, outputs, 1.0)))
+    return norm_at(losses, outputs, outputs.dtype)
+
+
+def norm_at(losses: Tensor, where: Tensor | GradientEdge, dtype: torch.dtype) -> Tensor:
+    """`output_norm` at a place of the graph that has this dtype, unchecked."""
+    if dtype == torch.float16:  # both, since looking for an overflow would make a GPU wait
+        scaled = _row_norms(_gradient(losses, where, _SCALE)) / _SCALE
+        norm = torch.where(scaled.isfinite(), scaled, _row_norms(_gradient(losses, where, 1.0)))
     else:
-        norm = _row_norms(_gradient(losses, outputs, 1.0))
-    return norm.to(torch.promote_types(outputs.dtype, torch.float32))
+        norm = _row_norms(_gradient(losses, where, 1.0))
+    return norm.to(torch.promote_types(dtype, torch.float32))
 
 
-def _gradient(losses: Tensor, outputs: Tensor, scale: float) -> Tensor:
+def _gradient(losses: Tensor, where: Tensor | GradientEdge, scale: float) -> Tensor:
     (gradient,) = torch.autograd.grad(
-        losses, outputs, torch.full_like(losses, scale), retain_graph=True, allow_unused=True
+        losses, where, torch.full_like(losses, scale), retain_graph=True, allow_unused=True
     )
     if gradient is None:
         raise ValueError(

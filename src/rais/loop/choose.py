@@ -23,9 +23,13 @@ def choose_gain(gain: Any, optimizer: Optimizer, sampler: Sampler, parameters: l
     """The gain ratio that `gain` names.
 
     Raises:
-        ValueError: an unknown name, or "auto" for an optimizer that no multiplier was derived or measured for.
+        ValueError: LBFGS, an unknown name, or "auto" for an optimizer that no multiplier was derived or measured for.
     """
     device = parameters[0].device
+    if isinstance(getattr(optimizer, "optimizer", optimizer), torch.optim.LBFGS):
+        raise ValueError(
+            "LBFGS needs a closure, and takes several steps with one minibatch: choose an optimizer that takes one"
+        )
     if not isinstance(gain, str):
         return gain
     if gain == "off" or (gain == "auto" and sampler.weighs_one):  # r = 1 anyway

@@ -23,11 +23,11 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from rais.gain import Pace
+from rais.gain import FromParts, Pace
 from rais.loop.choose import choose_gain, choose_outliers, refuse_sharded
 from rais.loop.flight import Flight
-from rais.loop.gradients import are_finite, unscale
-from rais.loop.graph import norm_of, refuse_unweighted
+from rais.loop.gradients import are_finite, refuse_missing, unscale
+from rais.loop.graph import after_backward, norm_of, refuse_donated, refuse_reentrant, refuse_unweighted
 from rais.loop.loader import Loader
 from rais.loop.looks import Looks
 from rais.loop.minibatch import Part, check_factors, check_losses, in_order, is_whole, join, whole_size
@@ -141,6 +141,7 @@ class Engine:
         self._parts: list[Part] = []
         self._factors: list[float | Tensor] = []
         self._pending = 0  # losses handed out whose backward has not begun
+        self._is_tried = not isinstance(getattr(self.gain, "phi", None), FromParts)
         self.weighing = Weighing(None if self.sampler.weighs_one else model, self.device)
         if self.loader is not None:
             self.loader.engine = self
@@ -219,8 +220,10 @@ class Engine:
 
         Raises:
             ValueError: losses that are not one for each drawn example, or see `output_norm`.
-            RuntimeError: batch statistics without weights, or a rank that is gone.
+            RuntimeError: batch statistics without weights, a compiled graph that is good for one backward only where
+                φ needs two, or a rank that is gone.
         """
+        self._try_graph(draw, losses, by_framework=False)
         part = self._part(draw, losses, out, norm, inputs, targets)
         self.mark("norms")
         factor = 1.0 if scaler is None else scaler.get_scale()
@@ -229,9 +232,11 @@ class Engine:
             if not self.squares.is_open:
                 self.squares.open(self.parameters)
             pieces = part.pieces()
+            self.squares.starts(self.parameters)
             for k, (size, total) in enumerate(pieces):
                 self.squares.begin(size, factor * size / whole_size(draw) * self.ranks.count)
                 self._run(total * (self.ranks.count / whole_size(draw)), scaler, k + 1 < len(pieces))
+            self.squares.ends(self.parameters, factor)
         else:
             self._run(part.share(self.ranks.count), scaler, self.gain.needs_graph)
         self.weighing.end()
@@ -258,6 +263,7 @@ class Engine:
                 "this gain's φ needs the graph after the backward, which is the framework's here: use gain='auto', "
                 "whose φ comes from the parts, or FromParts in place of HalfBatch"
             )
+        self._try_graph(draw, losses, by_framework=True)
         part = self._part(draw, losses, out, norm, inputs, targets)
         self.mark("norms")
         share = part.share(self.ranks.count)
@@ -276,10 +282,14 @@ class Engine:
     def _hear(self, draw: Draw) -> Callable[[Tensor], None]:
         def hear(factor: Tensor) -> None:
             self._pending -= 1
-            self._factors.append(factor.detach())
+            factor = factor.detach()
+            self._factors.append(factor)
+            if self.squares.is_open or self.squares.sizes:
+                self.squares.starts(self.parameters)
+                after_backward(lambda: self.squares.ends(self.parameters, factor.to(torch.float64)))
             if self.squares.is_open:
                 share = len(draw.index) / whole_size(draw) * self.ranks.count
-                self.squares.begin(len(draw.index), factor.detach().to(torch.float64) * share)
+                self.squares.begin(len(draw.index), factor.to(torch.float64) * share)
 
         return hear
 
@@ -302,7 +312,9 @@ class Engine:
         is_a_power_of_two = self.iteration & (self.iteration - 1) == 0
         if is_a_power_of_two and not self.sampler.weighs_one:
             refuse_unweighted(losses)
-        if norm is None and self.needs_norms:
+        if norm is not None:
+            norm = norm.detach()
+        elif self.needs_norms:
             norm = norm_of(losses, out)
         weight = draw.weight.to(losses.device)
         if self.outliers is not None:
@@ -310,6 +322,14 @@ class Engine:
         part = Part(draw, weight, norm, weight * losses, inputs, targets)
         self._parts.append(part)
         return part
+
+    def _try_graph(self, draw: Draw, losses: Tensor, *, by_framework: bool) -> None:
+        """Ask the first graph for what only a later one has to do: give the gradients of two halves."""
+        if not self._is_tried and is_whole(draw):
+            self._is_tried = True
+            refuse_donated(losses, self.parameters)
+            if by_framework:
+                refuse_reentrant(losses)
 
     def measures_phi(self, draw: Draw) -> bool:
         """Whether φ is measured with this draw. A loop that works such a draw off in two parts, where it can, spares
@@ -322,8 +342,9 @@ class Engine:
         """Observe the norms, take r, step with every param group at r·lr, restore it, and move the scheduler to t̂.
 
         A step whose gradients or norms are found to be not finite, or norms too large to be squared, is not made: it
-        changes no average, and its examples come again. They are looked at every `check_every` steps, and at every step
-        with a scaler; on an accelerator a bad step between two looks is made, and the next look finds what it did.
+        changes no average of the gain ratio, and its examples come again. They are looked at every `check_every` steps,
+        and at every step with a scaler; on an accelerator a bad step between two looks is made, and the next look finds
+        what it did.
 
         Args:
             scaler: a torch GradScaler; it is stepped and updated here.
@@ -333,12 +354,13 @@ class Engine:
             Whether the step was made.
 
         Raises:
-            RuntimeError: no backward before it, parts that do not make up the draw, a loss that was multiplied by a
-                factor, a scheduler that was moved, ranks that differ.
+            RuntimeError: no backward before it, no gradient, parts that do not make up the draw, a loss that was
+                multiplied by a factor, a scheduler that was moved, ranks that differ.
             NonFiniteNorm: the hundredth step in a row that was not made.
         """
         self._parts = in_order(self._parts, self._pending, self.ranks)
         self.rate.check()
+        refuse_missing(self.parameters)
         looks = self.looks.is_due(self.iteration)
         if looks:
             check_factors(self._factors, scaler)
@@ -346,15 +368,14 @@ class Engine:
             unscale(scaler, self.optimizer)
         whole, batch = join(self._parts, self.flight, self.ranks)
         if (looks or scaler is not None) and not are_finite(self._gradients(), batch.norm):
-            self.looks.skip()
+            self.looks.skip(batch.draw.index)
             self.skip(batch.draw)
             if scaler is not None:
                 scaler.update()
             return False
         if self.squares.sizes:
             firsts = [part.draw.first for part in self._parts]
-            squares = self.squares.of_whole(len(batch.draw.index), firsts, self._gradients(), self.ranks)
-            batch = batch._replace(parts=squares)
+            batch = batch._replace(parts=self.squares.of_whole(len(batch.draw.index), firsts, self.ranks))
         if self.ranks.count > 1 and self.iteration % COMPARE_EVERY == 0:
             self._compare_ranks(whole)
         if self.sampler.needs_norms:

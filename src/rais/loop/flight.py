@@ -20,12 +20,13 @@ MOST = 1024  # draws that are kept; a loop that never steps with its draws would
 
 
 class Flight:
-    """The draws in flight, oldest first, and the number of those that are done."""
+    """The draws in flight, oldest first, and the number of those of a loop that are done."""
 
     def __init__(self) -> None:
         self.draws: dict[int, Draw] = {}
         self.again: list[Draw] = []
-        self.done = 0
+        self.done = 0  # in the `for` loop that a loader is in
+        self.is_over = False  # that loop has come to its end
 
     def next(self, sampler: Sampler) -> Draw:
         """The next whole draw: one that has to be handed out again, or a new one."""
@@ -38,12 +39,19 @@ class Flight:
             del self.draws[min(self.draws)]
         return _own(draw)
 
+    def of(self, ticket: int) -> Draw | None:
+        """The draw in flight with this ticket; None where it was stepped with already."""
+        draw = self.draws.get(ticket)
+        return None if draw is None else _own(draw)
+
     def whole(self, draw: Draw) -> Draw:
         """The draw that `draw` is a part of; itself where it is not in flight."""
         return draw if draw.ticket is None else self.draws.get(draw.ticket, draw)
 
-    def hand_out_again(self) -> None:
-        """All draws in flight come once more, before new ones."""
+    def begin_loop(self) -> None:
+        """A `for` loop begins, or goes on: all draws in flight come once more, before new ones."""
+        if self.is_over:
+            self.done, self.is_over = 0, False
         self.again = list(self.draws.values())
 
     def finish(self, draw: Draw) -> None:
@@ -54,7 +62,8 @@ class Flight:
 
     def state_dict(self) -> dict[str, Any]:
         """Flat, of tensors and numbers; a `mean_norm` of None is NaN."""
-        state: dict[str, Any] = {"done": self.done, "ticket": torch.tensor(list(self.draws), dtype=torch.int64)}
+        done = 0 if self.is_over else self.done
+        state: dict[str, Any] = {"done": done, "ticket": torch.tensor(list(self.draws), dtype=torch.int64)}
         if self.draws:
             draws = list(self.draws.values())
             state["index"] = torch.stack([d.index for d in draws])
@@ -84,7 +93,7 @@ class Flight:
             )
 
     def load_state_dict(self, state: Mapping[str, Any], device: torch.device) -> None:
-        self.done, self.draws = int(state["done"]), {}
+        self.done, self.is_over, self.draws = int(state["done"]), False, {}
         for k, ticket in enumerate(state["ticket"].tolist()):
             number = state["mean_norm"][k].item()
             mean: float | Tensor | None = None if math.isnan(number) else number
@@ -93,7 +102,7 @@ class Flight:
             index, weight = (state[name][k].to(device).clone() for name in ("index", "weight"))
             side = state["side"][k].to(device).clone() if "side" in state else None
             self.draws[ticket] = Draw(index, weight, side, ticket=ticket, mean_norm=mean)
-        self.hand_out_again()
+        self.begin_loop()
 
 
 def _own(draw: Draw) -> Draw:

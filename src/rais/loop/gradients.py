@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -32,3 +33,16 @@ def unscale(scaler: Any, optimizer: Optimizer) -> None:
     except RuntimeError as error:
         if "already been called" not in str(error):
             raise
+
+
+def refuse_missing(parameters: Sequence[Tensor]) -> None:
+    """Refuse a step without any gradient.
+
+    Raises:
+        RuntimeError: it names the cure.
+    """
+    if all(p.grad is None for p in parameters):
+        raise RuntimeError(
+            "step() finds no gradient in the optimizer's parameters: leave zero_grad() to the engine, and give the "
+            "optimizer the parameters of the model that the losses come from"
+        )

@@ -1,17 +1,18 @@
 """A DataLoader whose minibatches a sampler draws; each batch comes with its draw.
 
-The data set stays as it is, with its transforms, workers and any collate function. The weights travel beside their
-batch, so that several draws may be in flight and none meets another's weights.
+The data set stays as it is, with its transforms, workers and any collate function. A batch comes back with the ticket
+of its draw, so that several draws, and several loops, may be in flight and none meets another's weights.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, cast
 
 import numpy as np
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, IterableDataset
+from torch.nn.utils.rnn import PackedSequence
+from torch.utils.data import DataLoader, Dataset, IterableDataset, default_collate
 
 from rais import rng
 from rais.gain.state import below
@@ -36,7 +37,8 @@ class Loader:
             engine.backward(draw, cross_entropy(out, y, reduction="none"), out)
             engine.step()
 
-    A loop that was left early is taken up again by the next one, with the draws that were in flight. Random transforms
+    A loop that was left early is taken up again by the next one, with the draws that were in flight; so are draws that
+    a whole loop took and did not step with, before new ones. Random transforms
     see generators (torch's, NumPy's and Python's) that are seeded for each draw, so that a run can be resumed bit for
     bit, and its workers' random numbers do not depend on how many there are.
 
@@ -84,10 +86,10 @@ class Loader:
             )
         self.engine: Any = None
         self.flight = Flight()
-        self._sent: list[Draw] = []  # given to the workers and not yet yielded, oldest first
         seed = sampler.generator.initial_seed()
         # Without a generator of its own, each `for` loop would move torch's global one.
         settings = {"generator": rng.generator(seed, "workers"), **dataloader_kwargs}
+        settings["collate_fn"] = _Collate(settings.get("collate_fn") or default_collate)
         self._loader = DataLoader(_Examples(dataset, seed), batch_sampler=cast(Any, _Draws(self)), **settings)
 
     def __len__(self) -> int:
@@ -95,17 +97,18 @@ class Loader:
         return -(-self.sampler.n // self.sampler.m)
 
     def __iter__(self) -> Iterator[tuple[Draw, Any]]:
-        self.flight.hand_out_again()
-        self._sent = []
+        self.flight.begin_loop()
         if self._is_over:
             return
-        for batch in self._loader:
-            whole = self._sent.pop(0)
+        for ticket, batch in self._loader:
+            whole = self.flight.of(ticket)
+            if whole is None:
+                continue  # another loop over this loader has stepped with it
             draw = self.ranks.own_part(whole)
-            rows = length_of(batch)
-            if rows is not None and rows != len(draw.index):
+            rows = lengths_of(batch)
+            if rows and len(draw.index) not in rows:
                 raise RuntimeError(
-                    f"the loaded batch has {rows} rows, its draw {len(draw.index)} examples: collate_fn must keep "
+                    f"the loaded batch has {rows[0]} rows, its draw {len(draw.index)} examples: collate_fn must keep "
                     "every example, in order"
                 )
             if self.engine is None:
@@ -113,9 +116,15 @@ class Loader:
             else:
                 self.engine.weigh(draw)
                 self.engine.mark("loader")
-            yield draw, batch
+            try:
+                yield draw, batch
+            except GeneratorExit:  # left early: its weights are nobody's
+                if self.engine is not None:
+                    self.engine.weighing.end()
+                raise
             if self._is_over:
                 return
+        self.flight.is_over = True
 
     @property
     def _is_over(self) -> bool:
@@ -158,7 +167,6 @@ class _Draws:
         loader = self.loader
         for _ in range(len(loader) - loader.flight.done % len(loader)):
             whole = loader.flight.next(loader.sampler)
-            loader._sent.append(whole)
             assert whole.ticket is not None
             yield whole.ticket, loader.ranks.own_part(whole).index.tolist()
 
@@ -172,20 +180,35 @@ class _Examples(Dataset[Any]):
     def __len__(self) -> int:
         return len(self.dataset)
 
-    def __getitems__(self, rows: Rows) -> Sequence[Any]:
+    def __getitems__(self, rows: Rows) -> tuple[int, Sequence[Any]]:
         ticket, index = rows
         with rng.all_seeded(self.seed, f"transforms/{ticket}"):
             if hasattr(self.dataset, "__getitems__"):
-                return self.dataset.__getitems__(index)  # type: ignore[no-any-return]
-            return [self.dataset[i] for i in index]
+                return ticket, self.dataset.__getitems__(index)
+            return ticket, [self.dataset[i] for i in index]
 
 
-def length_of(batch: Any) -> int | None:
-    """Rows of the first tensor or array in a batch of nested dictionaries and sequences; None where there is none."""
+class _Collate:
+    """The collate function, past which the ticket goes."""
+
+    def __init__(self, collate: Callable[[Any], Any]) -> None:
+        self.collate = collate
+
+    def __call__(self, loaded: tuple[int, Sequence[Any]]) -> tuple[int, Any]:
+        ticket, examples = loaded
+        return ticket, self.collate(examples)
+
+
+def lengths_of(batch: Any) -> list[int]:
+    """What may be the number of examples in a batch, the likeliest first: the first two dimensions of its tensors and
+    arrays, as in (m, …) or (time, m), and the lengths of its sequences. Nothing is known of a packed sequence."""
     if isinstance(batch, Tensor | np.ndarray):
-        return len(batch) if batch.ndim else None
+        return list(batch.shape[:2])
+    if isinstance(batch, PackedSequence):
+        return []
     if isinstance(batch, Mapping):
         batch = list(batch.values())
+        return [rows for each in batch for rows in lengths_of(each)]
     if isinstance(batch, list | tuple):
-        return next((rows for each in batch if (rows := length_of(each)) is not None), None)
-    return None
+        return [*(rows for each in batch for rows in lengths_of(each)), len(batch)]
+    return []

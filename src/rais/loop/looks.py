@@ -13,8 +13,11 @@ from __future__ import annotations
 
 import math
 
+from torch import Tensor
+
 from rais.sampling.base import NonFiniteNorm
 
+SHOWN = 32  # examples named in an error
 MOST_SKIPPED = 100  # steps in a row without a finite gradient: training has diverged
 
 
@@ -40,8 +43,8 @@ class Looks:
     def made(self) -> None:
         self.skipped_in_a_row = 0
 
-    def skip(self) -> None:
-        """Count a step that was not made.
+    def skip(self, index: Tensor) -> None:
+        """Count a step with the examples `index` (m,) that was not made.
 
         Raises:
             NonFiniteNorm: the hundredth in a row.
@@ -49,9 +52,11 @@ class Looks:
         self.skipped += 1
         self.skipped_in_a_row += 1
         if self.skipped_in_a_row >= MOST_SKIPPED:
+            shown = ", ".join(map(str, index[:SHOWN].tolist())) + (", …" if len(index) > SHOWN else "")
             raise NonFiniteNorm(
-                f"{MOST_SKIPPED} steps in a row had gradients or norms that are not finite: training has diverged; "
-                "lower the learning rate"
+                f"{MOST_SKIPPED} steps in a row had gradients or norms that are not finite: training has diverged, so "
+                "lower the learning rate; or an example holds such values, the last minibatch was of the examples "
+                f"{shown}"
             )
 
 

@@ -82,9 +82,15 @@ def in_order(parts: list[Part], pending: int, ranks: Ranks) -> list[Part]:
     """
     if len(parts) == 1 and not pending and ranks.count == 1 and parts[0].draw.of is None:
         return parts
-    if pending or not parts:
-        what = f"{pending} losses of engine.loss() wait for their backward" if pending else "there was no backward"
-        raise RuntimeError(f"step() came too early, {what}: call engine.backward(draw, losses, out) first")
+    if pending:
+        raise RuntimeError(
+            f"step() came too early, {pending} losses of engine.loss() wait for their backward: call .backward() on "
+            "what engine.loss() returned, or engine.skip(draw)"
+        )
+    if not parts:
+        raise RuntimeError(
+            "step() came too early, there was no backward: call engine.backward(draw, losses, out) first"
+        )
     parts = sorted(parts, key=lambda part: part.draw.first)
     tickets = {part.draw.ticket for part in parts}
     if len(tickets) > 1:

@@ -70,12 +70,21 @@ class Ranks:
             dist.all_reduce(slots, group=self.group)
         return slots
 
-    def from_first(self, value: Tensor) -> Tensor:
-        """`value` () of the first rank, for all."""
-        value = value.clone()
+    def agreed(self, square: Tensor) -> Tensor:
+        """`square` () of the first rank, for all: ‖g‖² as the backward ended. Waits for all.
+
+        Raises:
+            RuntimeError: that of another rank is not the same, so that gradients were not averaged by then.
+        """
+        everyone = [torch.empty_like(square) for _ in range(self.count)]
         with answering():
-            dist.broadcast(value, group=self.group, group_src=0)
-        return value
+            dist.all_gather(everyone, square.contiguous(), group=self.group)
+        if not torch.isclose(torch.stack(everyone), everyone[0], rtol=1e-3, equal_nan=True).all():
+            raise RuntimeError(
+                "the gradients of the ranks differ as the backward ends: train the model through "
+                "DistributedDataParallel, which averages them during the backward"
+            )
+        return everyone[0]
 
     def compare(self, what: dict[str, object]) -> None:
         """Refuse to go on where a value differs between ranks. Waits for all.

@@ -103,6 +103,11 @@ class Sampler(ABC):
     def _settle(self) -> None:  # noqa: B027
         """A draw was observed to its last part: what waited for that may happen now, so that parts are as the whole."""
 
+    def _still_to_come(self, visited: int, skipped: int) -> int:
+        """Examples of the first pass that were not handed out yet, at least, when `visited` were observed and `skipped`
+        just given back: these come again behind them, so that the same minibatch is not drawn at once."""
+        return max(0, self.n - visited - self.m * len(self.tickets.held) - skipped)
+
     def _forget(self, index: Tensor) -> None:  # noqa: B027
         """The examples `index` (k,) were drawn, and nothing will be heard of it."""
 
@@ -171,7 +176,7 @@ class Sampler(ABC):
             if saved != here and not (resize and name == "n" and isinstance(saved, int) and self.m <= saved < here):
                 cure = "start anew" if name == "version" else f"build the sampler with {name}={saved!r}"
                 if name == "n" and not resize:
-                    cure += ", or load with resize=True if examples were added"
+                    cure += ", or, if examples were added, load the sampler by itself with resize=True"
                 raise ValueError(f"the saved state has {name}={saved!r}, this sampler has {name}={here!r}: {cure}")
         if state["n"] < self.n:
             smaller = self._of_size(state["n"])

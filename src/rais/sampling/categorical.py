@@ -44,7 +44,7 @@ class Categorical:
     def __init__(self, n: int, *, device: torch.device | str = "cpu") -> None:
         self.n = n
         tops = -(-n // TOP)
-        self.table = torch.zeros(tops * TOP, device=device)
+        self.table = torch.zeros(tops * TOP, dtype=torch.float32, device=device)
         self.blocks = torch.zeros(tops * BRANCH, dtype=torch.float64, device=device)
         self.tops = torch.zeros(tops, dtype=torch.float64, device=device)
         self.owed = torch.empty(0, dtype=torch.int64, device=device)

@@ -62,9 +62,9 @@ class Features:
         columns = [*map(NAMES.index, names), *range(len(NAMES), len(NAMES) - 1 + len(fixed))]
         self.q = len(columns)
         self.columns = torch.tensor(columns, device=device)
-        self.past = torch.zeros(n, WINDOWS[-1], device=device)
+        self.past = torch.zeros(n, WINDOWS[-1], dtype=torch.float32, device=device)
         self.count = torch.zeros(n, dtype=torch.int8, device=device)
-        self.fixed = torch.tensor(fixed, device=device)[:, None]
+        self.fixed = torch.tensor(fixed, dtype=torch.float32, device=device)[:, None]
         self.lengths = torch.tensor(WINDOWS, dtype=torch.float32, device=device)[:, None]
         self.age = torch.arange(WINDOWS[-1], dtype=torch.float32, device=device)[:, None]
         self.in_window = (self.age.T < self.lengths).to(torch.float32)  # (5, 16)
@@ -91,7 +91,7 @@ class Features:
         Returns the features (k, q) before and after it. O(k q).
         """
         if compiled.serves(self.past.device):
-            before, after = torch.empty(2, self.q, len(index))
+            before, after = torch.empty(2, self.q, len(index), dtype=torch.float32)
             tensors = (self.past, self.count, self.fixed[:, 0], self.columns, index, norm.to(self.past.dtype))
             results = (self.total, self.next_total, before, after)
             loops.visit(self.position, *map(compiled.array, (*tensors, *results)))

@@ -58,7 +58,7 @@ class Oracle(Sampler):
         super().__init__(n, m, seed=seed, generator=generator)
         self.measure = measure
         self.exact = Categorical(n, device=self.device)
-        self.exact.set_all(torch.ones(n, device=self.device))
+        self.exact.set_all(torch.ones(n, dtype=torch.float32, device=self.device))
         self.norms: Tensor | None = None
         self.full_gradient_sq: Tensor | None = None
 

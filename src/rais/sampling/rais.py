@@ -149,7 +149,7 @@ class RAIS(Sampler):
 
     def _forget(self, index: Tensor) -> None:
         if self.uniform is not None and self.solve_at is None:
-            self.uniform.again(index)
+            self.uniform.again(index, self._still_to_come(self.visited, len(index)))
         elif self.robust is not None:
             self.robust.dropped(index)
 

@@ -116,12 +116,13 @@ def cost(p: Sequence[float], v: Sequence[float] | np.ndarray) -> float:
 
 
 def worst_norms(S: np.ndarray, c: np.ndarray, d: np.ndarray, p: Sequence[float]) -> np.ndarray:
-    """arg max_{v∈U} (1/n²) Σ_i v_i²/p_i (n,), for any p; ⟨c,s_i⟩ and ⟨d,s_i⟩ must be positive.
+    """arg max_{v∈U} (1/n²) Σ_i v_i²/p_i (n,), for any p; ⟨d,s_i⟩ must be positive.
     [derived, docs/derivations.md: worst case]
 
     With v_i = a_i + h_i x_i, a_i = ⟨c,s_i⟩ and h_i² = n⟨d,s_i⟩, the set is ‖x‖ ≤ 1 and the stationary points are
     x_i = a_i h_i/(λ p_i − h_i²). The largest value has the λ above every h_i²/p_i at which ‖x‖ = 1; bisection finds it.
-    There every x_i > 0, hence v_i ≥ a_i ≥ 0 and v ≥ 0 needs no care.
+    Where none is, because a_i = 0 at the largest h_i²/p_i, that is λ, and its x_i is what ‖x‖ lacks of 1. Every
+    x_i ≥ 0, hence v_i ≥ a_i ≥ 0 and v ≥ 0 needs no care.
     """
     n = len(p)
     a = center(S, c)
@@ -141,6 +142,9 @@ def worst_norms(S: np.ndarray, c: np.ndarray, d: np.ndarray, p: Sequence[float])
         else:
             high = middle
     x_worst = x(high)
+    steepest = max(range(n), key=lambda i: h[i] ** 2 / p[i])
+    if a[steepest] == 0:
+        x_worst[steepest] = math.sqrt(max(0.0, 1 - math.fsum(x_i**2 for x_i in x_worst)))
     return np.array([a[i] + h[i] * x_worst[i] for i in range(n)])
 
 

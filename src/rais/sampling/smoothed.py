@@ -94,7 +94,7 @@ class Smoothed(Sampler):
 
     def _forget(self, index: Tensor) -> None:
         if not self.knows_every_example:
-            self.first_epoch.again(index)
+            self.first_epoch.again(index, self._still_to_come(self.visited, len(index)))
 
     def weight(self, index: Tensor) -> Tensor:
         if not self.knows_every_example:

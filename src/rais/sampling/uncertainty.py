@@ -85,6 +85,9 @@ def learn(
     d = a / a.sum() if start is None else _start_in_units(start, unit, a)
 
     c, gap, sweep = np.zeros_like(a), np.inf, 0
+    if not v.any():  # c = 0 predicts every norm exactly
+        c, d = _out_of_units(c, SMALLEST * a, unit)
+        return UncertaintySet(torch.from_numpy(c).to(features.device), torch.from_numpy(d).to(features.device), 0.0, 0)
     while gap > tolerance and sweep < max_sweeps:
         radius = _dot(d, S)
         c = np.where(seen, _best_c(S, v, weight / radius), 0.0)

@@ -43,7 +43,7 @@ class Uniform(Sampler):
     ) -> None:
         super().__init__(n, m, seed=seed, generator=generator)
         self.replacement = replacement
-        self.ones = torch.ones(m, device=self.device)
+        self.ones = torch.ones(m, dtype=torch.float32, device=self.device)
         # What is left of the permutation, in 4 bytes an example where that is enough.
         self.order = torch.empty(0, dtype=torch.int32 if n < 2**31 else torch.int64, device=self.device)
 
@@ -57,9 +57,9 @@ class Uniform(Sampler):
         index, self.order = self.order[: self.m], self.order[self.m :]
         return index.to(torch.int64)
 
-    def again(self, index: Tensor) -> None:
-        """Put the examples `index` (k,) before what is left of the permutation."""
-        self.order = torch.cat([index.to(self.order.dtype), self.order])
+    def again(self, index: Tensor, after: int) -> None:
+        """Put the examples `index` (k,) behind the next `after` of what is left of the permutation."""
+        self.order = torch.cat([self.order[:after], index.to(self.order.dtype), self.order[after:]])
 
     def draw(self) -> Draw:
         return self._hand_out(self.next(), self.ones, mean_norm=1.0)

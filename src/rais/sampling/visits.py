@@ -24,7 +24,7 @@ class Visits:
 
     def __init__(self, size: int, q: int, *, device: torch.device | str = "cpu") -> None:
         self.size = size
-        self.ring = torch.zeros(q + 2, size, device=device)
+        self.ring = torch.zeros(q + 2, size, dtype=torch.float32, device=device)
         self.added = 0
 
     def append(self, features: Tensor, norms: Tensor, weights: Tensor) -> None:

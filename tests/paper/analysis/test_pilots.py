@@ -121,5 +121,7 @@ def test_runs_that_name_no_target_have_that_of_their_pilots(pilot, run_writer, t
     assert records.runs["target_loss"].tolist() == [pytest.approx(math.exp(-7.5 * 0.5), rel=5e-3)]
     run_writer("rais", 0, GRID, falling(0.5), variant="headroom", target_loss=0.5)
     records = load(tmp_path / "records")
-    assert pilots.with_targets(records, of_pilots).runs["target_loss"].tolist() == [0.5, 0.5], "a run of the task names one"
+    assert pilots.with_targets(records, of_pilots).runs["target_loss"].tolist() == [0.5, 0.5], (
+        "a run of the task names one"
+    )
     assert pilots.with_targets(records, None) is records

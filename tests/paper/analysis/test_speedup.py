@@ -170,6 +170,14 @@ def test_a_speedup_that_costs_test_error_is_said_to(run_writer, tmp_path):
     assert row(tmp_path, "rais")["status"] == "costs test error: +2.03 %"
 
 
+def test_a_rounding_error_is_no_test_error(run_writer, tmp_path):
+    for seed in range(3):
+        run_writer("uniform", seed, GRID, falling(0.5) | {"test_error": [0.3] * 11})
+        run_writer("rais", seed, GRID, falling(0.8) | {"test_error": [0.1 + 0.2] * 11})
+    found = row(tmp_path, "rais")
+    assert found["test_error_difference_low"] > 0 and found["status"] == "done"
+
+
 def test_the_oracle_says_what_is_not_counted(run_writer, tmp_path):
     for arm in ("uniform", "oracle"):
         run_writer(arm, 0, GRID, falling(0.5))

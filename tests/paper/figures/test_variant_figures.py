@@ -172,7 +172,8 @@ def test_speedups_of_every_task_with_what_a_reader_has_to_know(run_writer, drawn
     assert "passes over the whole training set" in texts(axes)[1]
     assert texts(axes)[3] == "the median run does not reach the target" and texts(axes)[5] == ""
     seeds = [line.get_xdata().tolist() for line in axes.lines if line.get_markersize() == 3]
-    assert seeds == [[pytest.approx(4)], [0], [pytest.approx(2)] * 2]
+    assert seeds == [[pytest.approx(4)], [], [pytest.approx(2)] * 2], "a run that misses is counted, not drawn"
+    assert axes.get_xscale() == "log" and [t.get_text() for t in axes.get_xticklabels()] == ["1", "2", "4"]
 
 
 def test_an_interval_is_drawn_from_eight_seeds_on(run_writer, drawn):
@@ -197,6 +198,7 @@ def test_speedups_by_the_loss_that_is_asked_for(run_writer, drawn):
         assert line.get_ydata().tolist() == pytest.approx([speedup] * 7)
     assert [text.get_text() for text in figure.legends[0].texts] == ["digits", "mnist"]
     assert rais.get_xlim()[0] > rais.get_xlim()[1], "training goes from left to right"
+    assert rais.get_yscale() == "log" and rais.get_ylim()[0] < 1 and rais.get_ylim()[1] > 4
 
 
 def test_four_ways_to_draw(run_writer, tmp_path):

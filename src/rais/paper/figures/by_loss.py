@@ -1,7 +1,8 @@
 """The speed-up by the loss that is asked for: when an arm gains.
 
 The speed-ups of the table are taken at the target of each task. Here is what they are at multiples of it, on the way
-there, one line a task: RAIS, its evenly spaced draws, and the oracle.
+there, one line a task: RAIS, its evenly spaced draws, and the oracle. Both axes are logarithmic; where the median run
+does not get to a loss, the line has a gap.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ def make(records: Records, task: str) -> Figure:
         style.say(panels[0], "no task has a target")
         return figure
     panels[0].set_ylabel(style.AXIS_LABELS["speedup"])
-    panels[0].set_ylim(0, 1.05 * max(axes.dataLim.y1 for axes in panels))
+    style.ratio_axis(panels[0], "y", table.loc[table["arm"].isin(arms), ["examples_speedup", "examples_high"]].stack())
     shown = [name for name in records.tasks if name in set(table[table["arm"].isin(arms)]["task"])]
     style.legend(figure, map(style.look, shown), loc="outside upper center", ncols=min(len(shown), 6))
     return figure
@@ -44,6 +45,7 @@ def _draw(axes: Axes, rows: pd.DataFrame, title: str) -> None:
     axes.set_xscale("log")
     for task, of_task in rows.groupby("task"):
         look, known = style.look(task), of_task[np.isfinite(of_task["examples_speedup"])]
+        known = known.replace({"examples_speedup": {0: np.nan}})
         axes.plot(known["factor"], known["examples_speedup"], color=look.color, ls=look.line, marker=look.marker)
         banded = known[(known["n_seeds"] >= SEEDS) & np.isfinite(known[["examples_low", "examples_high"]]).all(axis=1)]
         axes.fill_between(

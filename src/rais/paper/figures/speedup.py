@@ -2,6 +2,7 @@
 
 A dot is the cost of uniform with a seed over the cost of the arm with the same seed; the bar is the interval of the
 ratio of medians, from eight seeds on, which the marker shows. Runs that do not reach the target are counted, not drawn.
+The axis is logarithmic.
 """
 
 from __future__ import annotations
@@ -42,8 +43,10 @@ def make(records: Records, task: str) -> Figure:
     figure = Figure(figsize=(9.6, 0.9 + 0.5 * max(len(table), 1)))
     axes = figure.subplots()
     axes.axvline(1, color=style.look("uniform").color, lw=1, ls=style.look("uniform").line)
+    ratios = [_ratios(runs, row) for _, row in table.iterrows()]
+    style.ratio_axis(axes, "x", np.concatenate([*ratios, table[["examples_low", "examples_high"]].to_numpy().ravel()]))
     for place, row in table.iterrows():
-        _draw(axes, place, row, _ratios(runs, row))
+        _draw(axes, place, row, ratios[place])
         words = f"{stats.speedup_text(row, 'examples')}; {row['reached']} of {row['n_seeds']} reach it"
         remarks = "" if row["status"] == "done" else row["status"]
         for below, text, size, color in ((-0.1, words, 8.5, style.BLACK), (0.26, remarks, 6.5, style.GREY)):
@@ -53,7 +56,6 @@ def make(records: Records, task: str) -> Figure:
         range(len(table)), [f"{row['task']}, {style.look(row['arm']).label}" for _, row in table.iterrows()]
     )
     axes.set_ylim(len(table) - 0.4, -0.6)
-    axes.set_xlim(left=0)
     axes.set(xlabel="speed-up over uniform SGD, examples (×)", ylabel="task, arm")
     axes.grid(axis="y", visible=False)
     return figure
@@ -72,10 +74,11 @@ def _draw(axes: Axes, place: float, row: pd.Series, ratios: np.ndarray) -> None:
     """One row: its seeds as dots, the ratio of medians as marker, its interval as a bar."""
     look = style.look(row["arm"])
     if row["n_seeds"] >= SEEDS and np.isfinite([row["examples_low"], row["examples_high"]]).all():
-        axes.plot([row["examples_low"], row["examples_high"]], [place, place], color=look.color, ls="-", lw=1.6)
-    finite = ratios[np.isfinite(ratios)]
+        low = max(row["examples_low"], axes.get_xlim()[0])
+        axes.plot([low, row["examples_high"]], [place, place], color=look.color, ls="-", lw=1.6)
+    finite = ratios[np.isfinite(ratios) & (ratios > 0)]
     axes.plot(
         finite, place + np.linspace(0.1, 0.3, len(finite)), color=look.color, marker="o", ms=3, mew=0, ls="", alpha=0.6
     )
-    if np.isfinite(row["examples_speedup"]):
+    if 0 < row["examples_speedup"] < np.inf:
         axes.plot(row["examples_speedup"], place, color=look.color, marker=look.marker, ms=6, ls="", clip_on=False)

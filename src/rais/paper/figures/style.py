@@ -8,11 +8,12 @@ the same records give the same files.
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import wraps
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import matplotlib
 import numpy as np
@@ -299,6 +300,18 @@ def name_places(axes: Axes, places: Sequence[float], names: Sequence[str]) -> No
     """Ticks of the x axis at these places alone, under these names."""
     axes.set_xticks(places, names)
     axes.xaxis.set_minor_locator(NullLocator())
+
+
+def ratio_axis(axes: Axes, which: Literal["x", "y"], values: Iterable[float]) -> None:
+    """The axis `which` holds ratios: logarithmic, from 0.7 or the smallest of the positive `values` to the largest,
+    with ticks at powers of two."""
+    positive = [value for value in values if 0 < value < float("inf")]
+    low, high = min([0.7, *positive]) / 1.1, max([1.5, *positive]) * 1.1
+    axes.set(**{f"{which}scale": "log", f"{which}lim": (low, high)})
+    powers = range(math.ceil(math.log2(low)), math.floor(math.log2(high)) + 1)
+    axis = getattr(axes, f"{which}axis")
+    axis.set_ticks([2.0**power for power in powers], [f"{2.0**power:g}" for power in powers])
+    axis.set_minor_locator(NullLocator())
 
 
 def say(axes: Axes, text: str) -> None:

@@ -1,4 +1,4 @@
-"""Both changes are needed: the two by two of sampling and learning-rate multiplier.
+"""What each of the two changes does: the two by two of sampling and learning-rate multiplier.
 
 Uniform or RAIS's draws, with the multiplier at 1 or that of RAIS: the curves of the four arms by examples
 used, and their training loss at the number of examples at which, for the same seed, the rais arm ended.
@@ -53,7 +53,7 @@ def _draw_cells(axes: Axes, table: pd.DataFrame) -> None:
         axes.add_line(handle)
     axes.set(xticks=[0, 1], xticklabels=["1", "RAIS's"], yticks=[0, 1], yticklabels=["uniform", "RAIS"])
     axes.set(xlabel="learning-rate multiplier", ylabel="draws")
-    axes.set_title(f"training loss after {table['epochs'].median():.2f} epochs")
+    axes.set_title(f"{table['task'].iloc[0]}: training loss after {table['epochs'].median():.1f} epochs")
     axes.tick_params(length=0)
     axes.grid(False)
     axes.spines[:].set_visible(False)
@@ -64,4 +64,4 @@ def _texts(cell: pd.Series) -> tuple[str, str]:
     n = f"n = {cell['n_seeds']}" + (f", {cell['diverged']} diverged" if cell["diverged"] else "")
     if np.isnan(cell["train_loss"]):
         return "–", n
-    return f"{cell['train_loss']:.4f}", f"{cell['train_loss_low']:.4f} to {cell['train_loss_high']:.4f}, {n}"
+    return f"{cell['train_loss']:.4f}", f"{cell['train_loss_low']:.4f} to {cell['train_loss_high']:.4f}\n{n}"
