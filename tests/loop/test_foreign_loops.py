@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from torch import nn
@@ -197,6 +199,12 @@ def test_a_model_that_ends_in_a_softmax_or_a_sigmoid_has_its_norms_before_it(nam
     found = norm_of(losses, out)
     (gradient,) = torch.autograd.grad(losses.sum(), z)
     torch.testing.assert_close(found.double(), gradient.norm(dim=1), rtol=1e-6, atol=1e-9)
+
+
+def test_log_probabilities_of_an_example_that_is_all_but_learned() -> None:
+    out = F.log_softmax(torch.tensor([[25.0, 0.0, 0.0]], requires_grad=True), 1)
+    found = norm_of(F.nll_loss(out, torch.tensor([0]), reduction="none"), out)
+    assert found.item() == pytest.approx(6**0.5 * math.exp(-25), rel=1e-5), "√2 too small where 1 − p rounds to 0"
 
 
 def test_labels_of_one_byte() -> None:

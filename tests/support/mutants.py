@@ -173,4 +173,11 @@ MUTANTS = [
     Mutant(
         "paper/records/lock.py", 'owner.get("host", socket.gethostname()) != socket.gethostname()', "False", RECORDS
     ),
+    # loops that are not ours
+    Mutant("loop/parts.py", "if self.is_listening:", "if True:", "loop/test_foreign_loops.py"),
+    Mutant("loop/parts.py", "p.grad if before is None else p.grad - before", "p.grad", "loop/test_foreign_loops.py"),
+    Mutant("loop/graph.py", " and not _is_of_one(node)", "", "loop/test_foreign_loops.py"),
+    Mutant("loop/graph.py", "inner is out.grad_fn or ", "", "loop/test_foreign_loops.py"),
+    Mutant("loop/flight.py", "if self.is_over:", "if False:", "loop/test_loader.py"),
+    Mutant("sampling/base.py", " - self.m * len(self.tickets.held) - skipped", "", "loop/test_foreign_loops.py"),
 ]

@@ -46,6 +46,12 @@ def test_steadiness_by_hand(records):
     assert uniform[["largest_weight", "trebled"]].tolist() == [1, 0]
 
 
+def test_a_run_that_was_made_twice_is_listed_once(records, run_writer, tmp_path):
+    more = {"largest_weight": [0, 1, 3, 7, 5, 2], "gain_ratio": [1, 1, 2, 2, 4, 3], "learning_rate": [0.1] * 6}
+    run_writer("rais", 1, GRID, {"train_loss": [2, 1, 0.5, 0.4, 2.0, 0.1], **more}, variant="headroom")
+    assert rises_table(load(tmp_path / "records"))["variant"].tolist() == ["", "without_window"]
+
+
 def test_runs_whose_loss_trebles_are_listed_with_what_was_recorded_there(records):
     table = rises_table(records)
     assert table[["arm", "variant", "seed", "epoch"]].values.tolist() == [

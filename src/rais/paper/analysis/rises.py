@@ -69,11 +69,14 @@ def rises_table(records: Records) -> pd.DataFrame:
     """Every complete run, headline or variant, in which the loss more than trebled, columns RISE_COLUMNS.
 
     largest_weight (since the evaluation before), gain_ratio and learning_rate are those recorded at the evaluation that
-    shows the rise: the beginning of the search for its cause, a weight or a step.
+    shows the rise: the beginning of the search for its cause, a weight or a step. A run that was made twice, once to be
+    measured more closely, is listed once.
     """
     complete = records.where(records.runs["status"].isin(("done", "diverged")))
     runs = with_rises(complete)
-    return runs[runs["rise"] > TREBLED].sort_values(RISE_COLUMNS[:4], ignore_index=True)[RISE_COLUMNS]
+    risen = runs[runs["rise"] > TREBLED].sort_values(RISE_COLUMNS[:4])
+    twice = risen.duplicated(["task", "arm", "seed", "epoch", "loss_before", "loss_after"])
+    return risen.loc[~twice, RISE_COLUMNS].reset_index(drop=True)
 
 
 @once
