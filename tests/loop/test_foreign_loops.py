@@ -16,14 +16,14 @@ from rais.loop.graph import has_unweighted_statistics, norm_of
 from rais.sampling import NonFiniteNorm
 
 
-def trained(between=None, *, before=None, by_framework=False, parts=1, steps=60, clip=None, scaler=None):
+def trained(between=None, *, model=None, before=None, by_framework=False, parts=1, clip=None, scaler=None):
     """r of every step of a small run with φ measured at each, whose loop does `before` and `between` with the model."""
     x, y = loops.data()
-    model = loops.network()
+    model = model or loops.network()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.2)
     engine = rais.Engine(optimizer, rais.RAIS(len(x), loops.M, seed=0), phi_every=1)
     ratios = []
-    for _ in range(steps):
+    for _ in range(60):
         whole = engine.draw()
         if before is not None:
             before(model)
@@ -120,44 +120,27 @@ def rectified() -> nn.Module:
     return nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3)).double()
 
 
-def steps_with(model, *, parts: int = 1, by_framework: bool = False) -> rais.Engine:
-    x, y = loops.data()
-    engine = rais.Engine(torch.optim.SGD(model.parameters(), lr=0.2), rais.RAIS(len(x), loops.M, seed=0), phi_every=1)
-    for _ in range(30):
-        whole = engine.draw()
-        for i in range(parts):
-            draw = engine.part(whole, i, parts) if parts > 1 else whole
-            out = model(x[draw.index])
-            losses = F.cross_entropy(out, y[draw.index], reduction="none")
-            if by_framework:
-                engine.loss(draw, losses, out).backward()
-            else:
-                engine.backward(draw, losses, out)
-        engine.step()
-    return engine
-
-
 @pytest.mark.parametrize("by_framework", [False, True])
 def test_a_compiled_graph_that_is_good_for_one_backward_is_refused_at_once(by_framework) -> None:
     x, _ = loops.data()
     model = torch.compile(rectified(), backend="aot_eager")
     model(x[: loops.M]).sum().backward()  # compiled for one backward
     with pytest.raises(RuntimeError, match="donated_buffer = False"):
-        steps_with(model, by_framework=by_framework)
-    assert steps_with(model, parts=2).ratio != 1, "the second cure"
+        trained(model=model, by_framework=by_framework)
+    assert trained(model=model, parts=2)[-1] != 1, "the second cure"
     torch._dynamo.reset()
     with torch._functorch.config.patch(donated_buffer=False):
         model = torch.compile(rectified(), backend="aot_eager")
         model(x[: loops.M]).sum().backward()
-        assert steps_with(model, by_framework=by_framework).ratio != 1, "the first cure"
+        assert trained(model=model, by_framework=by_framework)[-1] != 1, "the first cure"
     torch._dynamo.reset()
 
 
 @pytest.mark.parametrize("by_framework", [False, True])
 def test_a_model_that_is_compiled_in_the_loop_is_compiled_for_two_backwards(by_framework) -> None:
-    ratio = steps_with(torch.compile(rectified(), backend="aot_eager"), by_framework=by_framework).ratio
+    ratios = trained(model=torch.compile(rectified(), backend="aot_eager"), by_framework=by_framework)
     torch._dynamo.reset()
-    assert ratio != 1
+    assert ratios[-1] != 1
 
 
 def test_a_reentrant_checkpoint_is_refused_where_a_framework_runs_the_backward() -> None:

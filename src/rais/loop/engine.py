@@ -360,14 +360,15 @@ class Engine:
         """
         self._parts = in_order(self._parts, self._pending, self.ranks)
         self.rate.check()
-        refuse_missing(self.parameters)
+        gradients = self._gradients()
+        refuse_missing(gradients)
         looks = self.looks.is_due(self.iteration)
         if looks:
             check_factors(self._factors, scaler)
         if scaler is not None:
             unscale(scaler, self.optimizer)
         whole, batch = join(self._parts, self.flight, self.ranks)
-        if (looks or scaler is not None) and not are_finite(self._gradients(), batch.norm):
+        if (looks or scaler is not None) and not are_finite(gradients, batch.norm):
             self.looks.skip(batch.draw.index)
             self.skip(batch.draw)
             if scaler is not None:

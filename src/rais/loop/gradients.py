@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -35,13 +34,13 @@ def unscale(scaler: Any, optimizer: Optimizer) -> None:
             raise
 
 
-def refuse_missing(parameters: Sequence[Tensor]) -> None:
+def refuse_missing(gradients: list[Tensor]) -> None:
     """Refuse a step without any gradient.
 
     Raises:
         RuntimeError: it names the cure.
     """
-    if all(p.grad is None for p in parameters):
+    if not gradients:
         raise RuntimeError(
             "step() finds no gradient in the optimizer's parameters: leave zero_grad() to the engine, and give the "
             "optimizer the parameters of the model that the losses come from"

@@ -104,4 +104,5 @@ class PartSquares:
     def drop(self) -> None:
         for handle in self.handles:
             handle.remove()
-        self.__init__()  # type: ignore[misc]
+        self.handles, self.sizes, self.factors, self.norms = [], [], [], []
+        self.before, self.whole_sq, self.is_listening = [], None, False
