@@ -1,8 +1,9 @@
 """Execute the notebooks and keep their outputs: `python scripts/notebooks.py`; with `--check`, keep nothing.
 
-Each runs from top to bottom in a fresh kernel of this very Python, with its own folder as working directory. What is
-kept depends on the code and the records alone: no times, no versions; an output that names a folder of this machine
-is an error, as is any exception in a cell. The exit code is 1 where a notebook failed.
+Each runs from top to bottom in a fresh kernel of this very Python, with its own folder as working directory, as many
+side by side as there are cores. What is kept depends on the code and the records alone: no times, no versions; an
+output that names a folder of this machine is an error, as is any exception in a cell. The exit code is 1 where a
+notebook failed.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import json
 import sys
 import tempfile
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import nbformat
@@ -20,6 +22,8 @@ from jupyter_client.manager import AsyncKernelManager
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 from nbformat import NotebookNode
+
+from side_by_side import cores
 
 ROOT = Path(__file__).resolve().parents[1]
 SECONDS = 600  # for one cell
@@ -83,18 +87,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     paths = options.paths or sorted((ROOT / "notebooks").glob("*.ipynb"))
     if not paths:
         print("there are no notebooks in notebooks/")
-    failed = 0
-    for path in paths:
+
+    def passes(path: Path) -> bool:
         try:
             notebook = execute(path)
+            if not options.check:
+                nbformat.write(notebook, path)
         except (NotebookError, OSError, nbformat.reader.NotJSONError, nbformat.ValidationError) as error:
-            failed += 1
             print(f"failed: {error}", file=sys.stderr, flush=True)
-            continue
-        if not options.check:
-            nbformat.write(notebook, path)
+            return False
         print(f"{'passed' if options.check else 'written'}: {path}", flush=True)
-    return 1 if failed else 0
+        return True
+
+    with ThreadPoolExecutor(len(cores())) as pool:
+        return 0 if all(list(pool.map(passes, paths))) else 1
 
 
 if __name__ == "__main__":
