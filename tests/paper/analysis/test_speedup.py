@@ -18,6 +18,7 @@ from falling import GRID, falling
 from rais.paper.analysis import speedup as stats
 from rais.paper.analysis.by_loss import by_loss_table
 from rais.paper.analysis.final import final_table
+from rais.paper.analysis.together import apart
 from rais.paper.records.read import load
 
 
@@ -227,6 +228,63 @@ def test_seconds_of_different_hardware_are_not_compared(run_writer, tmp_path):
     assert found["examples_speedup"] == pytest.approx(8 / 5)
     assert math.isnan(found["seconds_speedup"])
     assert found["status"] == "seconds: not on the same hardware"
+
+
+LATER = {"started": "2026-01-01T02:00:00Z", "finished": "2026-01-01T02:01:00Z"}  # of 00:00 to 00:01
+
+
+def test_seconds_of_another_time_are_not_compared(run_writer, tmp_path):
+    for seed in range(3):
+        run_writer("uniform", seed, GRID, falling(0.5))
+        run_writer(
+            "rais", seed, GRID, falling(0.8), **({} if seed else LATER), seconds_per_example=0.01 + 0.04 * (not seed)
+        )
+        run_writer("smoothed_0.1", seed, GRID, falling(0.8), **LATER)
+    rais, smoothed = row(tmp_path, "rais"), row(tmp_path, "smoothed_0.1")
+    assert [rais["n_seeds"], rais["seconds_speedup"], rais["seconds_low"]] == pytest.approx([3, 8 / 5, 8 / 5])
+    assert rais["status"] == "seconds: of the 2 of 3 seeds that were trained at the time of uniform's"
+    assert math.isnan(smoothed["seconds_speedup"]) and smoothed["examples_speedup"] == pytest.approx(8 / 5)
+    assert smoothed["status"] == "no seconds: not trained at the time of uniform's runs"
+
+
+@pytest.mark.parametrize(
+    ("started", "finished", "at_the_same_time"),
+    [
+        ("2026-01-01T01:00:59+00:00", "2026-01-01T09:00:00+00:00", True),  # an hour after uniform's end
+        ("2026-01-01T01:01:01+00:00", "2026-01-01T01:10:00+00:00", False),
+        ("2025-12-31T12:00:00+00:00", "2025-12-31T23:00:01+00:00", True),
+        ("2025-12-31T12:00:00+00:00", "2025-12-31T22:59:59+00:00", False),
+        ("2025-12-31T12:00:00+00:00", "2026-01-01T12:00:00+00:00", True),  # around uniform's
+    ],
+)
+def test_an_hour_may_lie_between_two_runs(run_writer, tmp_path, started, finished, at_the_same_time):
+    run_writer("uniform", 0, GRID, falling(0.5))
+    run_writer("rais", 0, GRID, falling(0.8), started=started, finished=finished)
+    assert math.isfinite(row(tmp_path, "rais")["seconds_speedup"]) is at_the_same_time
+
+
+def test_an_interval_of_seconds_is_not_written_as_one_of_more_seeds(run_writer, tmp_path):
+    for seed in range(8):
+        run_writer("uniform", seed, GRID, falling(0.5))
+        run_writer("rais", seed, GRID, falling(0.8), **({} if seed else LATER))
+    found = row(tmp_path, "rais")
+    assert found["seconds_speedup"] == pytest.approx(8 / 5) and math.isfinite(found["examples_low"])
+    assert math.isnan(found["seconds_low"]) and stats.speedup_text(found, "seconds") == "1.60×"
+
+
+def test_runs_apart_from_uniform_s_are_told(run_writer, tmp_path):
+    another = {"cpu": "Another CPU", "cores": 2, "threads": 1, "gpu": None}
+    for seed in (0, 1):
+        run_writer("uniform", seed, GRID, falling(0.5))
+        run_writer("rais", seed, GRID, falling(0.8), hardware=another, **LATER, task="mnist")  # without a uniform run
+    run_writer("rais", 0, GRID, falling(0.8))
+    run_writer("rais", 1, GRID, falling(0.8), **LATER)
+    run_writer("smoothed_0.1", 0, GRID, falling(0.8), hardware=another)
+    runs = load(tmp_path / "records").runs
+    told = apart(runs)
+    assert told.index.equals(runs.index)
+    found = set(map(tuple, runs.loc[told, ["task", "arm", "seed"]].values))
+    assert found == {("digits", "rais", 1), ("digits", "smoothed_0.1", 0)}
 
 
 def test_without_uniform_or_without_a_target_there_is_no_speedup(run_writer, tmp_path):

@@ -230,6 +230,24 @@ def test_seconds_are_shared_out_as_the_phases_of_the_run(run_writer, tmp_path):
     assert texts(axes)[1].endswith(", 2 seeds")
 
 
+def test_no_figure_shows_seconds_of_another_time(run_writer, tmp_path):
+    later = {"started": "2026-01-02T00:00:00Z", "finished": "2026-01-02T00:01:00Z"}
+    phases = {f"phase_{name}": [float(k) for k in range(11)] for name in PHASES}
+    run_writer("uniform", 0, GRID, falling(0.5, **phases))
+    run_writer("rais", 0, GRID, falling(0.8, **phases))
+    run_writer("rais_spaced", 0, GRID, falling(0.8, **phases), **later)
+    records = load(tmp_path / "records")
+    assert seconds_table(records)["arm"].tolist() == ["uniform", "rais"]
+    runs = style.runs_by_arm(records)
+    assert {arm: bool(run.wide["seconds"].notna().all()) for arm, (run,) in runs.items()} == {
+        "uniform": True,
+        "rais": True,
+        "rais_spaced": False,
+    }
+    by_epoch, _, by_seconds, *_ = figures.draw("curves_digits", records).axes
+    assert len(by_epoch.lines) == len(by_seconds.lines) + 2  # a line and its markers
+
+
 def test_ablation_shows_every_run_of_every_cure(run_writer, tmp_path):
     weights = {"largest_weight": [1.0] * 10 + [4.0]}
     for seed in (0, 1):

@@ -8,6 +8,7 @@ import pandas as pd
 from rais.paper.analysis.intervals import median
 from rais.paper.analysis.once import once
 from rais.paper.analysis.speedup import run_table
+from rais.paper.analysis.together import apart
 from rais.paper.records.read import Records
 
 # As the training loop names them: (PT) is in `sampler`, φ and r are in `gain`.
@@ -17,14 +18,15 @@ COLUMNS = ["task", "arm", "n_seeds", "seconds", *PHASES]
 
 @once
 def seconds_table(records: Records) -> pd.DataFrame:
-    """One row a task and arm, columns COLUMNS: medians over the runs that reach the target, n_seeds of them.
+    """One row a task and arm, columns COLUMNS: medians over the runs that reach the target, n_seeds of them, but no run
+    `apart` from uniform's.
 
     seconds: `timed_seconds` until the loss is at the target. The phases are those seconds, shared out as the wall-clock
     of the whole run is; so the parts of a run add up to its seconds, their medians nearly so.
     """
     comparable = records.comparable
     table = run_table(comparable)
-    table = table[np.isfinite(table["seconds_cost"])]
+    table = table[np.isfinite(table["seconds_cost"]) & ~apart(table)]
     shares = {index: _shares(comparable.wide(comparable.runs.loc[index])) for index in table.index}
     parts = pd.DataFrame.from_dict(shares, orient="index", columns=list(PHASES), dtype=float)
     parts = parts.mul(table["seconds_cost"], axis=0).join(table[["task", "arm", "seconds_cost"]])

@@ -17,6 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from rais.paper.analysis.intervals import SEEDS, mean_spread, median, ratio_of_medians, ratio_spread
 from rais.paper.analysis.once import once
+from rais.paper.analysis.together import same_hardware, same_time
 from rais.paper.records.read import Records
 
 # What a run ends with, and how a speed-up and its spread are named.
@@ -121,7 +122,8 @@ def speedup_table(records: Records, factor: float = 1.0) -> pd.DataFrame:
     """What each arm saves against uniform sampling, one row a task and arm, columns SPEEDUP_COLUMNS.
 
     examples_*, seconds_*: median cost of uniform / median cost of the arm at `factor` times the target, with the spread
-    of `ratio_spread`; seconds only where all those runs had the same hardware. reached: runs with a finite cost, of
+    of `ratio_spread`; seconds only where all those runs had the same hardware, and of the pairs that were made at the
+    same time (together.py). reached: runs with a finite cost, of
     n_seeds, the complete runs whose seed uniform has too; missing where there is no target. test_error (fraction): mean
     over the runs that did not diverge; *_difference: mean of the same-seed differences to uniform, with their
     `mean_spread`, none where so many diverged that it would be of another kind than n_seeds says. final_train_loss:
@@ -149,17 +151,20 @@ def speedup_row(runs: pd.DataFrame, uniform: pd.DataFrame, unfinished: int) -> d
     shown = runs[runs["seed"].isin(pairs["seed"])] if len(pairs) else runs
     differences = (pairs["test_error"] - pairs["test_error_uniform"]).dropna()
     is_as_told = (len(differences) >= SEEDS) == (len(shown) >= SEEDS)
+    timed = pairs[same_time(pairs)] if same_hardware(pairs) else pairs.iloc[:0]
     spread = mean_spread(differences) if is_as_told else (np.nan, np.nan)
     row = {
         "n_seeds": len(shown),
         "reached": pd.NA if shown["level"].isna().any() else int(np.isfinite(shown["examples_cost"]).sum()),
         **_speedup(pairs, "examples"),
-        **_speedup(pairs if _is_alike(pairs) else pairs.iloc[:0], "seconds"),
+        **_speedup(timed, "seconds"),
         "test_error": shown["test_error"].mean(),
         DIFFERENCE: differences.mean(),
         **dict(zip((f"{DIFFERENCE}_low", f"{DIFFERENCE}_high"), spread, strict=True)),
         "final_train_loss": median(shown["final_train_loss"]),
     }
+    if (len(timed) >= SEEDS) != (len(shown) >= SEEDS):
+        row |= {"seconds_low": np.nan, "seconds_high": np.nan}
     if runs["arm"].eq("uniform").all():
         row |= dict.fromkeys((f"{DIFFERENCE}{end}" for end in ("", "_low", "_high")), np.nan)
         row |= {name: np.nan for name in SPEEDUPS if not name.endswith("speedup")}
@@ -218,13 +223,10 @@ def _speedup(pairs: pd.DataFrame, unit: str) -> dict[str, float]:
     return {f"{unit}_speedup": ratio_of_medians(*costs), f"{unit}_low": low, f"{unit}_high": high}
 
 
-def _is_alike(pairs: pd.DataFrame) -> bool:
-    """Whether all runs of the pairs had one hardware, so that their seconds can be compared."""
-    keys = ("cpu", "threads", "gpu")
-    found = {
-        machine for who in ("", "_uniform") for machine in zip(*(pairs[f"{key}{who}"] for key in keys), strict=True)
-    }
-    return len(found) == 1
+def _of_other_times(pairs: pd.DataFrame) -> str:
+    if n_timed := int(same_time(pairs).sum()):
+        return f"seconds: of the {n_timed} of {len(pairs)} seeds that were trained at the time of uniform's"
+    return "no seconds: not trained at the time of uniform's runs"
 
 
 def _remarks(
@@ -250,7 +252,8 @@ def _remarks(
         (unfinished, f"{unfinished} unfinished, left out"),
         (len(runs) - len(shown), f"{len(runs) - len(shown)} without a uniform run of their seed, left out"),
         (asked and _lacks_spread(row, pairs, arm), "no interval: too often neither median is at the target"),
-        (asked and not _is_alike(pairs), "seconds: not on the same hardware"),
+        (asked and not same_hardware(pairs), "seconds: not on the same hardware"),
+        (asked and same_hardware(pairs) and not same_time(pairs).all(), _of_other_times(pairs)),
         (arm in NOT_COUNTED and len(runs), NOT_COUNTED.get(arm, "")),
     ]
     return [text for holds, text in remarks if holds]

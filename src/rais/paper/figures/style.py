@@ -27,6 +27,7 @@ from numpy.typing import ArrayLike
 
 from rais.paper.analysis.curves import median_curve
 from rais.paper.analysis.speedup import timed_seconds
+from rais.paper.analysis.together import apart
 from rais.paper.records.read import Records
 
 BLACK, ORANGE, SKY, GREEN = "#000000", "#E69F00", "#56B4E9", "#009E73"
@@ -63,7 +64,7 @@ AXIS_LABELS = {
     "iteration": "iterations",
     "epoch": "epochs (examples used / n)",
     "epochs_equivalent": r"epochs equivalent ($\hat t\,m/n$)",
-    "seconds": "seconds of training (CPU or GPU)",
+    "seconds": "seconds of training, of runs made together",
     "train_loss": "training loss (nats)",
     "test_error": "test error (%)",
     "gain_ratio": "gain ratio $r$",
@@ -205,11 +206,12 @@ def draw(axes: Axes, curves: list[tuple[Any, Any]], look: Look, *, log: bool = F
 
 def runs_by_arm(records: Records, by: str = "arm") -> dict[str, list[Run]]:
     """Every run of the records of one task with its curve, by arm or by another column: test errors in percent, seconds
-    those that are compared (timed_seconds)."""
+    those that are compared (timed_seconds), nan of a run that was made apart from uniform's."""
     runs: dict[str, list[Run]] = {}
-    for _, row in records.runs.iterrows():
+    untimed = apart(records.runs)
+    for index, row in records.runs.iterrows():
         wide = records.wide(row)
-        wide["seconds"] = timed_seconds(row, wide)
+        wide["seconds"] = np.nan if untimed[index] else timed_seconds(row, wide)
         if "test_error" in wide:
             wide["test_error"] *= 100
         runs.setdefault(row[by], []).append(Run(row["status"] == "diverged", wide))

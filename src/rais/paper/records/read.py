@@ -48,7 +48,8 @@ class Records:
 
     runs: one row a run: task, arm, variant ("" for a headline run), seed, run_id, status, message, n (training
         examples), batch_size, epochs (budget, epochs equivalent), target_loss (nats, nan for none),
-        duration_seconds, cpu, threads, gpu ("" if none), command, commit, dirty, folder (relative to root),
+        duration_seconds, started, finished (Unix seconds, nan for a run that has not ended), cpu, threads, gpu ("" if
+        none), command, commit, dirty, folder (relative to root),
         core_share (process CPU time / wall-clock of the timed region; nan where unknown), diagnostic, traced (bool:
         there is a norms.csv, an examples.npz).
     curves: tidy, one row a measured value: RUN_KEYS and the columns of record.csv.
@@ -247,6 +248,8 @@ def _row(folder: Path, meta: dict[str, Any]) -> dict[str, Any]:
             "epochs": float(config["epochs"]),
             "target_loss": float(config.get("target_loss") or "nan"),
             "duration_seconds": meta["duration_seconds"],
+            "started": pd.Timestamp(meta["started"]).timestamp(),
+            "finished": pd.Timestamp(meta.get("finished") or "NaT").timestamp(),
             "cpu": hardware["cpu"],
             "threads": hardware["threads"],
             "gpu": hardware["gpu"] or "",
