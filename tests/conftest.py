@@ -78,8 +78,8 @@ def write_run(
         "versions": {"python": "3.12", "torch": "2.15"},
         "hardware": {"cpu": "Some CPU", "cores": 2, "threads": 1, "gpu": None},
         "started": "2026-01-01T00:00:00Z",
-        "finished": "2026-01-01T00:01:00Z",
-        "duration_seconds": 60.0,
+        "finished": None if status == "running" else "2026-01-01T00:01:00Z",
+        "duration_seconds": None if status == "running" else 60.0,
         "evaluations": len(set(examples)),
         "record_sha256": hashlib.sha256((folder / "record.csv").read_bytes()).hexdigest(),
     }

@@ -64,7 +64,7 @@ AXIS_LABELS = {
     "iteration": "iterations",
     "epoch": "epochs (examples used / n)",
     "epochs_equivalent": r"epochs equivalent ($\hat t\,m/n$)",
-    "seconds": "seconds of training, of runs made together",
+    "seconds": "seconds, of runs made together",
     "train_loss": "training loss (nats)",
     "test_error": "test error (%)",
     "gain_ratio": "gain ratio $r$",

@@ -248,8 +248,8 @@ def _row(folder: Path, meta: dict[str, Any]) -> dict[str, Any]:
             "epochs": float(config["epochs"]),
             "target_loss": float(config.get("target_loss") or "nan"),
             "duration_seconds": meta["duration_seconds"],
-            "started": pd.Timestamp(meta["started"]).timestamp(),
-            "finished": pd.Timestamp(meta.get("finished") or "NaT").timestamp(),
+            "started": _unix(meta["started"]),
+            "finished": _unix(meta["finished"]) if meta["finished"] else float("nan"),
             "cpu": hardware["cpu"],
             "threads": hardware["threads"],
             "gpu": hardware["gpu"] or "",
@@ -265,6 +265,10 @@ def _row(folder: Path, meta: dict[str, Any]) -> dict[str, Any]:
     if run["status"] == "running":
         run["status"] = "interrupted"
     return run
+
+
+def _unix(time: str) -> float:
+    return pd.Timestamp(time).timestamp()
 
 
 def _read_csv(path: Path, columns: Sequence[str], types: dict[str, Any], status: str, cure: str) -> pd.DataFrame:
