@@ -244,7 +244,10 @@ def test_seconds_of_another_time_are_not_compared(run_writer, tmp_path):
     assert [rais["n_seeds"], rais["seconds_speedup"], rais["seconds_low"]] == pytest.approx([3, 8 / 5, 8 / 5])
     assert rais["status"] == "seconds: of the 2 of 3 seeds that were trained at the time of uniform's"
     assert math.isnan(smoothed["seconds_speedup"]) and smoothed["examples_speedup"] == pytest.approx(8 / 5)
-    assert smoothed["status"] == "no seconds: not trained at the time of uniform's runs"
+    assert stats.remarks_on_examples(smoothed) == ""
+    diverged = pd.Series({"status": f"1 of 2 diverged; {smoothed['status']}"})
+    assert stats.remarks_on_examples(diverged) == "1 of 2 diverged"
+    assert smoothed["status"] == "seconds: none, not trained at the time of uniform's runs"
 
 
 @pytest.mark.parametrize(

@@ -193,6 +193,11 @@ def speedup_text(row: pd.Series, unit: str) -> str:
     return number + spread_text(low, high, row["n_seeds"], ".2f")
 
 
+def remarks_on_examples(row: pd.Series) -> str:
+    """The status of a row of the speed-up table without what is said of its seconds; "" for none."""
+    return "; ".join(part for part in row["status"].split("; ") if part != "done" and not part.startswith("seconds: "))
+
+
 def at_target(row: pd.Series) -> str:
     """`9 of 10`, the seeds of a row of the speed-up table that reach the target; `–` without one."""
     return "–" if pd.isna(row["reached"]) else f"{row['reached']} of {row['n_seeds']}"
@@ -226,7 +231,7 @@ def _speedup(pairs: pd.DataFrame, unit: str) -> dict[str, float]:
 def _of_other_times(pairs: pd.DataFrame) -> str:
     if n_timed := int(same_time(pairs).sum()):
         return f"seconds: of the {n_timed} of {len(pairs)} seeds that were trained at the time of uniform's"
-    return "no seconds: not trained at the time of uniform's runs"
+    return "seconds: none, not trained at the time of uniform's runs"
 
 
 def _remarks(

@@ -48,7 +48,7 @@ def make(records: Records, task: str) -> Figure:
     for place, row in table.iterrows():
         _draw(axes, place, row, ratios[place])
         words = f"{stats.speedup_text(row, 'examples')}; {row['reached']} of {row['n_seeds']} reach it"
-        remarks = "" if row["status"] == "done" else row["status"]
+        remarks = stats.remarks_on_examples(row)
         for below, text, size, color in ((-0.1, words, 8.5, style.BLACK), (0.26, remarks, 6.5, style.GREY)):
             beside = axes.get_yaxis_transform()
             axes.text(1.02, place + below, text, transform=beside, va="center", fontsize=size, color=color)
