@@ -37,6 +37,18 @@ def test_sensitivity_against_the_headline_uniform_runs(run_writer, tmp_path):
     assert table[["gain_ratio", "gain_ratio_low", "gain_ratio_high"]].values.tolist()[1] == [1.5, 1, 2]
 
 
+def test_the_default_of_a_sweep_is_taken_from_its_seeds_alone(run_writer, tmp_path):
+    # Only seed 1 was swept. There uniform takes 8 000 examples, the default 2 000; on seeds 0 and 2 it would be 4 000.
+    for seed, rate in ((0, 1.0), (1, 2.0), (2, 1.0)):
+        run_writer("uniform", seed, GRID, falling(0.5))
+        run_writer("rais", seed, GRID, falling(rate))
+    run_writer("rais", 1, GRID, falling(1.0), variant="visits_2000")
+    assert point(tmp_path, "visits", "2000")["examples_speedup"] == pytest.approx(2)
+    default = point(tmp_path, "visits", "20000")
+    assert (default["examples_speedup"], default["n_seeds"]) == (pytest.approx(4), 1)
+    assert sensitivity.seeds_table(load(tmp_path / "records"))["seed"].unique().tolist() == [1]
+
+
 def test_sensitivity_against_uniform_runs_of_the_same_variant(run_writer, tmp_path):
     # The variant's own uniform arm is at the target after 10 000 examples, its rais arm after 8 000.
     run_writer("uniform", 0, GRID, falling(0.8))

@@ -150,6 +150,13 @@ def test_sensitivity_joins_the_variants_and_the_default(run_writer, drawn):
     assert [texts(top[k]) for k in (1, 3)] == [[f"not run:\nexperiment=\nsweep_{k}"] for k in ("alpha", "batch_size")]
 
 
+def test_sensitivity_says_of_which_arm_a_miss_is(run_writer, drawn):
+    for arm, rate in (("uniform", 0.35), ("rais", 0.8)):
+        run_writer(arm, 0, GRID, falling(rate), task="mnist", variant="batch_size_64")
+    run_writer("rais", 1, GRID, falling(0.3), task="mnist", variant="batch_size_64")
+    assert "uniform: 1 missed\nRAIS: 1 missed" in texts(drawn("sensitivity").axes[3])
+
+
 def test_learning_rates_of_the_pilots(run_writer, tmp_path):
     for variant, rate in (("lr_half", 0.3), ("", 0.5), ("lr_twice", 0.4)):
         for seed in (100, 101):

@@ -1,7 +1,7 @@
 """What a setting changes: the speed-ups of sweeps, from the records alone.
 
-A sweep's runs carry a variant, `<sweep>_<value>`; the headline runs of the task are the value they have by default.
-Speed-ups are those of speedup.py.
+A sweep's runs carry a variant, `<sweep>_<value>`; the headline runs of the task are the value they have by default,
+those of the sweep's seeds alone, so that all values are compared on the same seeds. Speed-ups are those of speedup.py.
 """
 
 from __future__ import annotations
@@ -32,7 +32,8 @@ COLUMNS = [
 def sensitivity_table(records: Records) -> pd.DataFrame:
     """What a setting changes, one row a task, sweep, value and arm, columns COLUMNS.
 
-    A variant `<sweep>_<value>` is one value of a sweep of SWEEPS, the headline runs are another, the default.
+    A variant `<sweep>_<value>` is one value of a sweep of SWEEPS, the headline runs of the same seeds are another, the
+    default.
     n_seeds, reached, examples_*, seconds_*: as in `speedup_table`, against the uniform runs of the same variant where
     there are any (`uniform`: own), else the headline ones (`uniform`: headline). Medians over seeds with the lowest and
     the highest: gain_ratio (the last one), final_train_loss (nats), test_error (fraction), of runs that did not
@@ -43,8 +44,9 @@ def sensitivity_table(records: Records) -> pd.DataFrame:
     points = seeds_table(listed)
     rows = []
     for (task, sweep, value, arm), of_point in points.groupby(["task", "sweep", "value", "arm"], sort=False):
-        variant = of_point["variant"].iloc[0]
-        rows.append({"task": task, "sweep": sweep, "value": value, "arm": arm, **_row(listed.of(task), arm, variant)})
+        variant, of_task = of_point["variant"].iloc[0], listed.of(task)
+        point = _row(of_task.where(_of_sweep(of_task.runs, sweep)), arm, variant)
+        rows.append({"task": task, "sweep": sweep, "value": value, "arm": arm, **point})
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
@@ -57,14 +59,12 @@ def seeds_table(records: Records) -> pd.DataFrame:
     for task in complete.tasks:
         of_task = table[table["task"] == task]
         for sweep, default in SWEEPS.items():
-            of_sweep = {v: sweep_of(v)[1] for v in of_task["variant"].unique() if (sweep_of(v) or [""])[0] == sweep}
-            arms = [
-                arm for arm in complete.arms(task) if of_task["variant"].isin(of_sweep)[of_task["arm"] == arm].any()
-            ]
-            values = {"": default} | of_sweep
+            of_sweep = of_task[_of_sweep(of_task, sweep)]
+            arms = [arm for arm in complete.arms(task) if of_sweep["variant"][of_sweep["arm"] == arm].ne("").any()]
+            values = {v: (sweep_of(v) or ("", default))[1] for v in of_sweep["variant"].unique()}
             for variant in sorted(values, key=lambda v, values=values: _value_order(default, values[v])):
                 for arm in arms:
-                    runs = of_task[(of_task["arm"] == arm) & (of_task["variant"] == variant)]
+                    runs = of_sweep[(of_sweep["arm"] == arm) & (of_sweep["variant"] == variant)]
                     found.append(runs.assign(sweep=sweep, value=values[variant]))
     return pd.concat(found) if found else table.iloc[:0].assign(sweep="", value="")
 
@@ -73,6 +73,12 @@ def sweep_of(variant: str) -> tuple[str, str] | None:
     """(sweep, value) of a label such as `batch_size_64`; None where it begins with no sweep of SWEEPS."""
     names = [name for name in SWEEPS if variant.startswith(f"{name}_")]
     return (names[0], variant[len(names[0]) + 1 :]) if names else None
+
+
+def _of_sweep(runs: pd.DataFrame, sweep: str) -> pd.Series:
+    """Which runs of one task are of a sweep: those of its variants, and the headline runs with their seeds."""
+    swept = runs["variant"].map(lambda variant: (sweep_of(variant) or ("",))[0] == sweep)
+    return swept | (runs["variant"].eq("") & runs["seed"].isin(runs.loc[swept, "seed"]))
 
 
 def _row(records: Records, arm: str, variant: str) -> dict[str, object]:

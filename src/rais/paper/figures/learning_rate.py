@@ -47,7 +47,7 @@ def _draw(axes: Axes, runs, task: str) -> None:
         losses = runs.loc[runs["learning_rate"] == rate, "loss"]
         medians.append(median(losses))
         style.dots(axes, place, losses, look)
-        style.write_tally(axes, place, int(losses.isna().sum()), 0)
+        style.write_above(axes, place, style.tally(int(losses.isna().sum()), 0))
     style.joined(axes, places, medians, look)
     style.log_axis(axes)
     style.name_places(axes, places, [f"{rate:g}×" for rate in rates])

@@ -2,7 +2,7 @@
 
 One column a setting: the number of visits |D|, the rate α of the gain ratio's moving averages, the features, the
 minibatch size m. Above the epochs of examples to the target, every seed a dot; below the share of a step that the
-sampler takes. The headline runs are the default value, marked by a dotted line.
+sampler takes. The headline runs of the sweep's seeds are the default value, marked by a dotted line.
 """
 
 from __future__ import annotations
@@ -69,9 +69,9 @@ def _draw_sweep(cost: Axes, share: Axes, rows: pd.DataFrame, sweep: str) -> None
             for place, of_value in zip(x, points.values(), strict=True):
                 style.dots(axes, place, of_value[name], look)
     for value, place in places.items():
-        runs = rows[(rows["value"] == value) & (rows["arm"] == "rais")]
-        style.write_tally_of(cost, place, runs)
+        style.write_tally_of(cost, place, rows[rows["value"] == value])
     for axes in (cost, share):
-        axes.axvline(places[sensitivity.SWEEPS[sweep]], color=style.GREY, lw=0.8, ls=(0, (1, 2)), zorder=0)
+        if sensitivity.SWEEPS[sweep] in places:
+            axes.axvline(places[sensitivity.SWEEPS[sweep]], color=style.GREY, lw=0.8, ls=(0, (1, 2)), zorder=0)
         style.name_places(axes, list(places.values()), [value.replace("_", "\n") for value in values])
     cost.tick_params(labelbottom=False)

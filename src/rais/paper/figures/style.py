@@ -287,14 +287,26 @@ def reference(axes: Axes, values: ArrayLike, look: Look) -> None:
 
 
 def write_tally_of(axes: Axes, x: float, runs: pd.DataFrame) -> None:
-    """The tally of rows `runs` of `run_table`: a run that diverged before the target is no other miss."""
-    diverged = runs["status"] == "diverged"
-    write_tally(axes, x, int(diverged.sum()), int((np.isinf(runs["epochs_to_target"]) & ~diverged).sum()))
+    """The tally of rows `runs` of `run_table` above the axes at `x`, of several arms each under its name. A run that
+    diverged before the target is no other miss."""
+    arms = runs["arm"].unique()
+    lines = []
+    for arm in arms:
+        of_arm = runs[runs["arm"] == arm]
+        diverged = of_arm["status"] == "diverged"
+        missed = np.isinf(of_arm["epochs_to_target"]) & ~diverged
+        name = f"{look(arm).label}: " if len(arms) > 1 else ""
+        lines += [name + line for line in tally(int(diverged.sum()), int(missed.sum()))]
+    write_above(axes, x, lines)
 
 
-def write_tally(axes: Axes, x: float, diverged: int, missed: int) -> None:
-    """Above the axes at `x`: how many runs diverged, and how many did not reach the target; nothing where all did."""
-    lines = [f"{diverged} diverged"] * bool(diverged) + [f"{missed} missed"] * bool(missed)
+def tally(diverged: int, missed: int) -> list[str]:
+    """How many runs diverged, and how many did not reach the target; nothing where all did."""
+    return [f"{diverged} diverged"] * bool(diverged) + [f"{missed} missed"] * bool(missed)
+
+
+def write_above(axes: Axes, x: float, lines: Sequence[str]) -> None:
+    """Small lines above the axes, centred at `x` of its data."""
     axes.text(x, 1.01, "\n".join(lines), transform=axes.get_xaxis_transform(), ha="center", va="bottom", fontsize=6.5)
 
 
