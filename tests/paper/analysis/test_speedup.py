@@ -290,6 +290,17 @@ def test_runs_apart_from_uniform_s_are_told(run_writer, tmp_path):
     assert found == {("digits", "rais", 1), ("digits", "smoothed_0.1", 0)}
 
 
+def test_pairs_of_seeds_on_different_hardware_have_no_seconds_together(run_writer, tmp_path):
+    another = {"cpu": "Another CPU", "cores": 2, "threads": 1, "gpu": None}
+    for seed, machine in ((0, {}), (1, {"hardware": another})):
+        for arm in ("uniform", "rais"):
+            run_writer(arm, seed, GRID, falling(0.8), **machine)
+            run_writer(arm, seed, GRID, falling(0.8), task="mnist")
+    records = load(tmp_path / "records")
+    told = apart(records.runs)
+    assert told.equals(records.runs["task"] == "digits")
+
+
 def test_without_uniform_or_without_a_target_there_is_no_speedup(run_writer, tmp_path):
     run_writer("rais", 0, GRID, falling(0.8))
     for arm in ("uniform", "rais"):

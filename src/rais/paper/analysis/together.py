@@ -28,12 +28,15 @@ def same_time(pairs: pd.DataFrame) -> pd.Series:
 
 
 def apart(runs: pd.DataFrame) -> pd.Series:
-    """Whether a run and the uniform one of its task, variant and seed had other hardware or another time, one bool for
-    each row of `Records.runs`; False for a run without such a uniform one."""
+    """Whether a run's seconds say nothing beside uniform's, one bool for each row of `Records.runs`: it and the uniform
+    run of its task, variant and seed had other hardware or another time, or the seeds of that task and variant had
+    several hardwares, and a median over them would mix these. False for a run without such a uniform one."""
     keys = ["task", "variant", "seed"]
     uniform = runs[runs["arm"] == "uniform"].drop_duplicates(keys)
     pairs = runs.reset_index().merge(uniform, on=keys, suffixes=("", "_uniform")).set_index("index")
     alike = same_time(pairs)
     for key in HARDWARE:
         alike &= pairs[key] == pairs[f"{key}_uniform"]
+    machine = pd.Series(list(zip(*(pairs[key] for key in HARDWARE), strict=True)), pairs.index, dtype=object)
+    alike &= machine.where(alike).groupby([pairs["task"], pairs["variant"]]).transform("nunique") == 1
     return ~alike.reindex(runs.index, fill_value=True).astype(bool)
