@@ -111,6 +111,15 @@ def test_one_seed_one_evaluation_and_no_gain_ratio_are_enough(run_writer, tmp_pa
     assert [text.get_text() for text in figure.axes[6].texts] == ["no gain ratio $r$ recorded"]
 
 
+def test_panels_of_seconds_say_where_no_runs_were_made_together(run_writer, tmp_path):
+    for seed, cpu in enumerate(("One CPU", "Another CPU")):
+        machine = {"cpu": cpu, "cores": 2, "threads": 1, "gpu": None}
+        run_writer("uniform", seed, (0, 10), {"train_loss": [2, 1], "test_error": [0.9, 0.8]}, hardware=machine)
+    axes_of = figures.draw("curves_digits", load(tmp_path / "records")).axes
+    told = [axes.get_xlabel() for axes in axes_of if "no runs made together" in [t.get_text() for t in axes.texts]]
+    assert told == [style.AXIS_LABELS["seconds"]] * 2
+
+
 def test_figures_of_a_task_each_are_named_by_it(records):
     names = figures.names(records)
     assert [name for name in names if name.startswith("curves")] == [

@@ -231,7 +231,7 @@ def draw_arms(axes: Axes, runs: dict[str, list[Run]], x: str, y: str, *, log: bo
             draw(axes, means, look(arm), log=log)
     axes.set(xlabel=AXIS_LABELS[x], ylabel=AXIS_LABELS[y])
     if not drawn:
-        say(axes, f"no {AXIS_LABELS[y]} recorded")
+        say(axes, "no runs made together" if x == "seconds" else f"no {AXIS_LABELS[y]} recorded")
         return
     axes.set_xlim(left=0)
     if log:
