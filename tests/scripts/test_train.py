@@ -87,7 +87,11 @@ def test_a_killed_run_ends_with_the_record_of_one_that_was_not(kills: int, tmp_p
 @pytest.mark.slow
 def test_a_second_process_says_who_holds_the_run_and_a_hangup_ends_the_first_in_order(tmp_path: Path) -> None:
     long = "epochs=100000"
-    with subprocess.Popen(command(tmp_path, long), cwd=ROOT, stderr=subprocess.DEVNULL) as first:
+    said = tmp_path / "said.txt"
+    with (
+        said.open("w") as file,
+        subprocess.Popen(command(tmp_path, long), cwd=ROOT, stdout=subprocess.DEVNULL, stderr=file) as first,
+    ):
         try:
             assert wait_for_checkpoint(first, tmp_path, 0)
             second = ended(tmp_path, long)
@@ -96,7 +100,7 @@ def test_a_second_process_says_who_holds_the_run_and_a_hangup_ends_the_first_in_
     assert second.returncode == 1
     (line,) = [line for line in second.stderr.splitlines() if not line.startswith("rais: the record will not say")]
     assert line.startswith(f"rais: process {first.pid} on ") and "holds the run" in line
-    assert first.returncode == 130
+    assert first.returncode == 130, said.read_text()
     assert json.loads((folder_in(tmp_path) / "meta.json").read_text())["status"] == "interrupted"
     assert (folder_in(tmp_path) / "checkpoint.pt").exists()
 

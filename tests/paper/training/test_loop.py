@@ -150,8 +150,16 @@ def test_divergence_is_a_result(tmp_path: Path) -> None:
 
 
 def test_interruption_and_failure_leave_valid_records(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for error, status in ((KeyboardInterrupt(), "interrupted"), (RuntimeError("out of memory"), "failed")):
-        cfg = settings(tmp_path, seed=len(status))
+    within_a_compiled_loop = SystemError("CPUDispatcher returned a result with an exception set")
+    within_a_compiled_loop.__cause__ = KeyboardInterrupt()
+    cases = (
+        (KeyboardInterrupt(), KeyboardInterrupt, "interrupted"),
+        (within_a_compiled_loop, KeyboardInterrupt, "interrupted"),
+        (RuntimeError("out of memory"), RuntimeError, "failed"),
+        (SystemError("another"), SystemError, "failed"),
+    )
+    for seed, (error, raised, status) in enumerate(cases):
+        cfg = settings(tmp_path, seed=seed)
         parts = build(cfg, toy_data())
         observe, calls = parts.sampler.observe, []
 
@@ -164,7 +172,7 @@ def test_interruption_and_failure_leave_valid_records(tmp_path: Path, monkeypatc
         monkeypatch.setattr(parts.sampler, "observe", stop)
         written = Record(cfg, n=N, device=parts.device)
         loop = Loop(parts, written, epochs=cfg.epochs, evaluations=cfg.evaluations)
-        with pytest.raises(type(error)):
+        with pytest.raises(raised):
             train(loop)
         assert json.loads((written.folder / "meta.json").read_text())["status"] == status
         assert len(rows(loop, "train_loss")) == 3

@@ -303,10 +303,11 @@ def train(loop: Loop) -> str:
         record.finish("done", message)
     except Diverged as error:
         record.finish("diverged", str(error))
-    except KeyboardInterrupt:
-        record.finish("interrupted", f"stopped by the user at iteration {loop.iteration}")
-        raise
     except BaseException as error:
+        # One that comes while a compiled loop hands back its result is the cause of a SystemError.
+        if isinstance(error, KeyboardInterrupt) or isinstance(error.__cause__, KeyboardInterrupt):
+            record.finish("interrupted", f"stopped by the user at iteration {loop.iteration}")
+            raise KeyboardInterrupt from error
         record.finish("failed", f"{type(error).__name__}: {error}")
         raise
     finally:
